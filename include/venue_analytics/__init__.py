@@ -1,0 +1,1 @@
+"""Six analytics jobs of a ticketing platform, venue by venue."""

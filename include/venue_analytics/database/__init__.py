@@ -1,0 +1,1 @@
+"""Connections, migrations, the source contract and its adapters."""
