@@ -24,3 +24,23 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 lock: ## resolve requirements*.txt into requirements.lock
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip --quiet --disable-pip-version-check install uv==0.13.9; }
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header requirements-dev.txt --output-file requirements.lock
+
+# DATA=orders.csv scores your own purchases (as of AS_OF=2026-03-01; ARGS='--venue-column Hall' and
+# the other options of load-orders); SCALE=10 makes a bigger demo; UI=0 ends when the run has.
+DATASET = $(if $(DATA),--data '$(DATA)')
+SIZE = $(if $(SCALE),--scale '$(SCALE)')
+
+run: $(VENV)/.installed ## score every venue of the demo, or of DATA=orders.csv; then serve the UI (UI=0: not)
+	@$(DEMO) run $(DATASET) $(SIZE) $(if $(AS_OF),--as-of '$(AS_OF)') $(if $(filter 0,$(UI)),--no-ui) $(ARGS)
+
+up: $(VENV)/.installed ## serve the Airflow UI without making a run
+	@$(DEMO) up $(DATASET) $(SIZE) $(ARGS)
+
+down: $(VENV)/.installed ## stop whatever run or up has started
+	@$(DEMO) down
+
+clean: $(VENV)/.installed ## stop everything and remove .local, the demo's data
+	@$(DEMO) clean
+
+psql: $(VENV)/.installed ## open psql on the demo's database, or on that of DATA=orders.csv
+	@$(DEMO) psql $(DATASET) $(ARGS)

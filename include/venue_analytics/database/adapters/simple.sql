@@ -1,0 +1,150 @@
+-- Adapter `simple`: the source contract over three bare tables,
+--   orders (id, tenant_id, user_id, venue_id, status, total_amount numeric, created_at),
+--   users (id), venues (id, tenant_id, name).
+-- They keep neither updated_at nor currency nor refunds: every night is a full build, the
+-- currency is the one given to `migrate --currency`, and an order of status refunded was
+-- refunded in whole when it was made.
+-- keeps_updated_at: false
+
+CREATE VIEW source.venues WITH (security_invoker) AS
+SELECT
+    v.id::uuid AS venue_id,
+    v.tenant_id::uuid AS tenant_id,
+    v.name::text AS name,
+    NULL::text AS timezone,
+    NULL::text AS currency,
+    NULL::integer AS capacity,
+    TRUE AS open
+FROM public.venues AS v;
+
+CREATE VIEW source.events WITH (security_invoker) AS
+SELECT
+    NULL::uuid AS event_id,
+    NULL::uuid AS venue_id,
+    NULL::uuid AS tenant_id,
+    NULL::text AS name,
+    NULL::text AS category,
+    NULL::timestamptz AS starts_at,
+    NULL::timestamptz AS ends_at,
+    NULL::integer AS capacity,
+    NULL::text AS status
+WHERE FALSE;
+
+CREATE VIEW source.orders WITH (security_invoker) AS
+SELECT
+    o.id::uuid AS order_id,
+    o.tenant_id::uuid AS tenant_id,
+    o.venue_id::uuid AS venue_id,
+    NULL::uuid AS event_id,
+    o.user_id::uuid AS customer_id,
+    o.created_at::timestamptz AS ordered_at,
+    NULL::timestamptz AS updated_at,
+    'paid'::text AS status,
+    o.total_amount::numeric AS amount,
+    (SELECT a.currency FROM source.adapter AS a) AS currency,
+    NULL::integer AS tickets,
+    NULL::text AS channel
+FROM public.orders AS o
+WHERE o.status = 'completed'
+UNION ALL
+SELECT
+    o.id::uuid,
+    o.tenant_id::uuid,
+    o.venue_id::uuid,
+    NULL::uuid,
+    o.user_id::uuid,
+    o.created_at::timestamptz,
+    NULL::timestamptz,
+    'refunded'::text,
+    o.total_amount::numeric,
+    (SELECT a.currency FROM source.adapter AS a),
+    NULL::integer,
+    NULL::text
+FROM public.orders AS o
+WHERE o.status = 'refunded'
+UNION ALL
+SELECT
+    o.id::uuid,
+    o.tenant_id::uuid,
+    o.venue_id::uuid,
+    NULL::uuid,
+    o.user_id::uuid,
+    o.created_at::timestamptz,
+    NULL::timestamptz,
+    'pending'::text,
+    o.total_amount::numeric,
+    (SELECT a.currency FROM source.adapter AS a),
+    NULL::integer,
+    NULL::text
+FROM public.orders AS o
+WHERE o.status = 'pending'
+UNION ALL
+SELECT
+    o.id::uuid,
+    o.tenant_id::uuid,
+    o.venue_id::uuid,
+    NULL::uuid,
+    o.user_id::uuid,
+    o.created_at::timestamptz,
+    NULL::timestamptz,
+    'cancelled'::text,
+    o.total_amount::numeric,
+    (SELECT a.currency FROM source.adapter AS a),
+    NULL::integer,
+    NULL::text
+FROM public.orders AS o
+WHERE o.status IS NULL OR o.status NOT IN ('completed', 'refunded', 'pending');
+
+CREATE VIEW source.refunds WITH (security_invoker) AS
+SELECT
+    o.id::uuid AS refund_id,
+    o.id::uuid AS order_id,
+    o.tenant_id::uuid AS tenant_id,
+    o.venue_id::uuid AS venue_id,
+    o.created_at::timestamptz AS refunded_at,
+    NULL::timestamptz AS updated_at,
+    o.total_amount::numeric AS amount
+FROM public.orders AS o
+WHERE o.status = 'refunded';
+
+CREATE VIEW source.scans WITH (security_invoker) AS
+SELECT
+    NULL::uuid AS scan_id,
+    NULL::uuid AS event_id,
+    NULL::uuid AS tenant_id,
+    NULL::uuid AS venue_id,
+    NULL::uuid AS ticket_id,
+    NULL::timestamptz AS scanned_at,
+    NULL::text AS result
+WHERE FALSE;
+
+-- A bare users table belongs to no tenant: its customers are known to every one.
+CREATE VIEW source.customers WITH (security_invoker) AS
+SELECT
+    u.id::uuid AS customer_id,
+    NULL::uuid AS tenant_id,
+    u.id::text AS external_id,
+    FALSE AS deleted,
+    FALSE AS erased,
+    NULL::timestamptz AS updated_at
+FROM public.users AS u;
+
+CREATE VIEW source.freshness WITH (security_invoker) AS
+SELECT DISTINCT
+    v.tenant_id::uuid AS tenant_id,
+    now() AS loaded_through
+FROM public.venues AS v
+WHERE v.tenant_id IS NOT NULL;
+
+GRANT SELECT ON public.orders, public.users, public.venues TO analytics_jobs;
+GRANT SELECT ON public.venues TO analytics_lister;
+-- Only where the tables are guarded does the lister need a policy to see every tenant.
+DO $$
+BEGIN
+    IF (SELECT relrowsecurity FROM pg_class WHERE oid = 'public.venues'::regclass) THEN
+        DROP POLICY IF EXISTS analytics_lister ON public.venues;
+        CREATE POLICY analytics_lister ON public.venues
+        FOR SELECT TO analytics_lister USING (TRUE);
+    END IF;
+END
+$$;

@@ -1,0 +1,173 @@
+"""Check the source contract against the data that it is defined over, in plain words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from uuid import UUID
+from zoneinfo import available_timezones
+
+import psycopg
+from psycopg.rows import dict_row
+
+from venue_analytics.database.contract import VIEWS, ContractView
+from venue_analytics.database.statements import statement
+
+PACKAGE = "venue_analytics.database"
+
+#: What check_*.sql counts that breaks the contract; the rest is told and lived with.
+FAULTS = ("duplicates", "of unknown status", "without loaded_through")
+#: What it counts that is neither fault nor warning.
+PLAIN = ("rows", "by guests", "deleted", "erased", "with updated_at")
+
+
+@dataclass
+class SourceReport:
+    """What was found.
+
+    Attributes:
+        adapter: the adapter in force, None if there is none.
+        rows: rows of each view that could be read, over all tenants.
+        time_zones: venues in each time zone.
+        faults: what breaks the contract.
+        warnings: what real platforms have, and the jobs leave out or live with.
+    """
+
+    adapter: str | None = None
+    rows: dict[str, int] = field(default_factory=dict)
+    time_zones: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def check_source(connection: psycopg.Connection) -> SourceReport:
+    """Look at each view of the contract: is it there, typed right, unique, without orphans.
+
+    Args:
+        connection: of the jobs' role: what it can't see, the jobs can't see.
+    """
+    report = SourceReport()
+    if not _find_adapter(connection, report):
+        return report
+    sound = [view for view in VIEWS if _check_columns(connection, report, view)]
+    if any(view.name == "venues" for view in sound):
+        tenants = _check_venues(connection, report)
+        for view in sound:
+            if view.name != "venues":
+                _check_rows(connection, report, view, tenants)
+    return report
+
+
+def _find_adapter(connection: psycopg.Connection, report: SourceReport) -> bool:
+    try:
+        row = connection.execute(statement(PACKAGE, "adapter")).fetchone()
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+        row = None
+    if row is None:
+        report.faults.append(
+            "schema source is not there: run `python -m venue_analytics migrate --adapter …`"
+        )
+        return False
+    report.adapter, _, keeps_updated_at = row
+    if not keeps_updated_at:
+        report.warnings.append(
+            f"adapter {report.adapter} keeps no updated_at: every night is a full build"
+        )
+    return True
+
+
+def _check_columns(
+    connection: psycopg.Connection, report: SourceReport, view: ContractView
+) -> bool:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(statement(PACKAGE, "view_columns"), {"view": view.name}).fetchall()
+    if not rows:
+        report.faults.append(f"source.{view.name} is missing")
+        return False
+    if not rows[0]["readable"]:
+        report.faults.append(
+            f"source.{view.name} may not be read: GRANT SELECT ON source.{view.name} "
+            "TO analytics_jobs"
+        )
+        return False
+    found = {row["column_name"]: row["type_name"] for row in rows}
+    before = len(report.faults)
+    for column, wanted in view.columns.items():
+        if column not in found:
+            report.faults.append(f"source.{view.name}.{column} is missing: must be {wanted}")
+        elif found[column].split("(")[0] != wanted:
+            report.faults.append(
+                f"source.{view.name}.{column} is of type {found[column]}: must be {wanted}"
+            )
+    return len(report.faults) == before
+
+
+def _check_venues(connection: psycopg.Connection, report: SourceReport) -> list[UUID]:
+    """Check the venues of all tenants; gives the tenants."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        try:
+            venues = cursor.execute(statement(PACKAGE, "check_venues")).fetchall()
+        except psycopg.Error as error:
+            report.faults.append(f"source.venues cannot be read: {error.diag.message_primary}")
+            return []
+    report.rows["venues"] = len(venues)
+    known = available_timezones()
+    for venue_id, count in Counter(row["venue_id"] for row in venues).items():
+        if count > 1:
+            report.faults.append(f"source.venues has venue_id {venue_id} {count} times")
+    for row in venues:
+        shown = f"venue {row['name'] or '(no name)'} ({row['venue_id']})"
+        if row["tenant_id"] is None:
+            report.warnings.append(f"{shown} has no tenant: left out of every job")
+        zone = row["timezone"]
+        if zone is not None and zone not in known:
+            report.faults.append(f"{shown} has time zone {zone!r}: must be an IANA name, or null")
+        else:
+            report.time_zones[zone or "UTC (none given)"] += 1
+    if not venues:
+        report.warnings.append("source.venues has no rows: there is nothing to do")
+    return sorted({row["tenant_id"] for row in venues if row["tenant_id"] is not None})
+
+
+def _check_rows(
+    connection: psycopg.Connection,
+    report: SourceReport,
+    view: ContractView,
+    tenants: list[UUID],
+) -> None:
+    """Count what is amiss in a view, tenant by tenant as the jobs see it."""
+    counts: Counter[str] = Counter()
+    seen_by_all = 0
+    for tenant_id in tenants:
+        try:
+            with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
+                cursor.execute(
+                    "SELECT set_config('app.current_tenant_id', %s, TRUE)", [str(tenant_id)]
+                )
+                row = cursor.execute(
+                    statement(PACKAGE, f"check_{view.name}"), {"tenant_id": tenant_id}
+                ).fetchone()
+        except psycopg.Error as error:
+            report.faults.append(
+                f"source.{view.name} cannot be read for tenant {tenant_id}: "
+                f"{error.diag.message_primary or error}"
+            )
+            return
+        counts.update(row or {})
+        seen_by_all = max(seen_by_all, (row or {}).get("rows", 0))
+    # customers without a tenant are seen, and counted, once a tenant
+    report.rows[view.name] = counts["rows"] if view.name != "customers" else seen_by_all
+    for kind, count in counts.items():
+        if not count or kind in PLAIN:
+            continue
+        if kind in FAULTS:
+            key = ", ".join(view.key)
+            what = f"rows whose {key} is not unique" if kind == "duplicates" else f"rows {kind}"
+            report.faults.append(f"source.{view.name} has {count} {what}")
+        else:
+            report.warnings.append(f"source.{view.name} has {count} rows {kind}")
+    if view.name == "freshness" and counts["rows"] < len(tenants):
+        report.faults.append(
+            f"source.freshness has rows for {counts['rows']} of {len(tenants)} tenants: "
+            "the others' venues cannot be done"
+        )

@@ -1,0 +1,221 @@
+"""Bring a database up to date: roles, migrations, and the adapter over its source tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import LiteralString
+
+import psycopg
+import sqlalchemy
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+
+from venue_analytics.database.connection import OWNER_ROLE, DatabaseAddress
+from venue_analytics.database.contract import VIEWS
+from venue_analytics.database.migrations import TableInTheWayError
+from venue_analytics.database.statements import statement
+
+ADAPTERS = ("platform", "simple", "csv")
+PACKAGE = "venue_analytics.database"
+
+
+class MigrationError(Exception):
+    """The database cannot be brought up to date; the message says what stands in the way."""
+
+
+@dataclass(frozen=True)
+class Migrated:
+    """What a migration did.
+
+    Attributes:
+        from_revision: the revision found, None in an empty database.
+        to_revision: the revision that now stands.
+        adapter: the adapter's name.
+    """
+
+    from_revision: str | None
+    to_revision: str
+    adapter: str
+
+
+def migrate(
+    address: DatabaseAddress, *, adapter: str | None = None, currency: str | None = None
+) -> Migrated:
+    """Create or upgrade schemas, tables and views, and point the source contract at its tables.
+
+    Runs in one transaction: on any fault nothing is changed (roles, which belong to the whole
+    server, excepted). Everything that is made belongs to analytics_owner. The adapter's views
+    and grants are made by the login, since they need its rights on the source tables.
+
+    Args:
+        address: the database, with a login that may act as analytics_owner and may grant the
+            source tables.
+        adapter: `platform`, `simple`, `csv`, or the path of an .sql file of one's own; by
+            default the adapter in force, at first `platform`.
+        currency: ISO 4217, for adapters whose tables name none; by default the one in force,
+            at first USD.
+
+    Raises:
+        MigrationError: a table of ours is there already and not ours, the adapter's tables are
+            missing, or rights are.
+    """
+    if currency is not None and not re.fullmatch(r"[A-Z]{3}", currency):
+        raise MigrationError(
+            f"currency {currency!r}: must be an ISO 4217 code of three capital letters"
+        )
+    with _open(address) as connection:
+        driver = _driver_connection(connection)
+        _make_roles(driver)
+        _make_schemas(driver)
+        before, after = _upgrade(connection, driver)
+        name = _apply_adapter(driver, adapter, currency)
+        connection.commit()
+        return Migrated(before, after, name)
+
+
+@contextmanager
+def _open(address: DatabaseAddress) -> Iterator[sqlalchemy.Connection]:
+    # SQLAlchemy serves Alembic alone; psycopg reads the address, as everywhere else.
+    engine = sqlalchemy.create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(
+            address.conninfo, options="-c timezone=UTC", application_name="venue_analytics migrate"
+        ),
+        poolclass=sqlalchemy.NullPool,
+    )
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except sqlalchemy.exc.DBAPIError as error:
+        raise MigrationError(str(error.orig).strip()) from error
+    except psycopg.Error as error:
+        raise MigrationError(str(error).strip()) from error
+    except TableInTheWayError as error:
+        raise MigrationError(str(error)) from None
+    finally:
+        engine.dispose()
+
+
+def _driver_connection(connection: sqlalchemy.Connection) -> psycopg.Connection:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)  # noqa: S101 - the engine above opens no other
+    return driver
+
+
+def _make_roles(driver: psycopg.Connection) -> None:
+    """Make the missing roles and, where it may, let the login act as their owner."""
+    text: LiteralString = files(PACKAGE).joinpath("roles.sql").read_text(encoding="utf-8")
+    try:
+        with driver.transaction():
+            driver.execute(text)
+            may = driver.execute(
+                "SELECT pg_has_role(current_user, %s, 'MEMBER')", [OWNER_ROLE]
+            ).fetchone()
+            if may is not None and not may[0]:
+                driver.execute(
+                    sql.SQL("GRANT {} TO current_user").format(sql.Identifier(OWNER_ROLE))
+                )
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise MigrationError(
+            f"roles are missing and the login may not make them ({str(error).strip()}): have an "
+            "administrator run include/venue_analytics/database/roles.sql once, and GRANT "
+            f"{OWNER_ROLE} to the login"
+        ) from None
+
+
+def _make_schemas(driver: psycopg.Connection) -> None:
+    """Make schemas jobs and source for the owner; refuse one of somebody else's."""
+    for name in ("jobs", "source"):
+        found = driver.execute(
+            "SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = %s", [name]
+        ).fetchone()
+        if found is None:
+            statement = sql.SQL("CREATE SCHEMA {} AUTHORIZATION {}")
+            driver.execute(statement.format(sql.Identifier(name), sql.Identifier(OWNER_ROLE)))
+        elif found[0] != OWNER_ROLE:
+            raise MigrationError(
+                f"schema {name} already exists and belongs to {found[0]}, not to {OWNER_ROLE}; "
+                "nothing was changed. Rename it, or point the connection at another database."
+            )
+    may = driver.execute(
+        "SELECT has_schema_privilege(%s, 'public', 'CREATE')", [OWNER_ROLE]
+    ).fetchone()
+    if may is not None and not may[0]:
+        driver.execute(
+            sql.SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(sql.Identifier(OWNER_ROLE))
+        )
+
+
+def _upgrade(
+    connection: sqlalchemy.Connection, driver: psycopg.Connection
+) -> tuple[str | None, str]:
+    """Run the missing migrations as the owner, in the transaction that is open."""
+    config = Config()
+    config.set_main_option("script_location", "venue_analytics.database:migrations")
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    context = MigrationContext.configure(connection, opts={"version_table_schema": "jobs"})
+    head = ScriptDirectory.from_config(config).get_current_head()
+    driver.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(OWNER_ROLE)))
+    before = context.get_current_revision()
+    command.upgrade(config, "head")
+    driver.execute("RESET ROLE")
+    return before, str(head)
+
+
+def _apply_adapter(driver: psycopg.Connection, adapter: str | None, currency: str | None) -> str:
+    """Replace the contract's views by the adapter's."""
+    if driver.info.transaction_status is not TransactionStatus.INTRANS:
+        raise MigrationError("the migrations ended the transaction that they were to run in")
+    in_force = driver.execute("SELECT name, currency FROM source.adapter").fetchone()
+    name = adapter or (in_force[0] if in_force else "platform")
+    text = _adapter_text(name)
+    kept = re.search(r"^-- keeps_updated_at: (true|false)$", text, re.MULTILINE)
+    if kept is None:
+        raise MigrationError(
+            f"adapter {name}: a line `-- keeps_updated_at: true` (or false) must say whether "
+            "its orders, refunds and customers carry updated_at"
+        )
+    views = [sql.Identifier("source", view.name) for view in VIEWS]
+    driver.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.SQL(", ").join(views)))
+    try:
+        driver.execute(text)
+        for view in views:
+            driver.execute(
+                sql.SQL("ALTER VIEW {} OWNER TO {}").format(view, sql.Identifier(OWNER_ROLE))
+            )
+            driver.execute(sql.SQL("GRANT SELECT ON {} TO analytics_jobs").format(view))
+        driver.execute("GRANT SELECT ON source.venues TO analytics_lister")
+    except psycopg.errors.SyntaxErrorOrAccessRuleViolation as error:
+        # a missing table or column, a type that cannot be cast, a right that is not there
+        raise MigrationError(
+            f"adapter {name} does not fit this database: {error.diag.message_primary}. "
+            "Nothing was changed. Choose another adapter, or write one "
+            "(docs/own-database.md)."
+        ) from None
+    driver.execute(
+        statement(PACKAGE, "set_adapter"),
+        {"name": name, "currency": currency, "keeps_updated_at": kept[1] == "true"},
+    )
+    return name
+
+
+def _adapter_text(name: str) -> LiteralString:
+    """Read a shipped adapter, or a file of one's own."""
+    if name in ADAPTERS:
+        return files(PACKAGE).joinpath("adapters", f"{name}.sql").read_text(encoding="utf-8")
+    path = Path(name)
+    if path.suffix == ".sql" and path.is_file():
+        return path.read_text(encoding="utf-8")
+    raise MigrationError(
+        f"adapter {name!r}: must be {', '.join(ADAPTERS)}, or the path of an .sql file"
+    )

@@ -1,0 +1,39 @@
+"""Alembic migrations; each runs the .sql file of its own name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import op
+
+
+class TableInTheWayError(Exception):
+    """A table that a migration would make is there already, and is not ours."""
+
+
+def run_sql(migration: str, *, creates: tuple[str, ...]) -> None:
+    """Run the .sql file that stands beside a migration.
+
+    Args:
+        migration: the migration's `__file__`.
+        creates: names in schema public that it makes.
+
+    Raises:
+        TableInTheWayError: one of them is there already; nothing was touched.
+    """
+    connection = op.get_bind()
+    found = connection.exec_driver_sql(
+        "SELECT c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = 'public' AND c.relname = ANY(%(names)s) ORDER BY c.relname",
+        {"names": list(creates)},
+    )
+    if names := [row[0] for row in found]:
+        raise TableInTheWayError(
+            f"{', '.join('public.' + name for name in names)} already "
+            f"{'exists' if len(names) == 1 else 'exist'} and was not made by these migrations; "
+            "nothing was changed. Rename it (ALTER TABLE … RENAME TO …) or point the connection "
+            "at another database."
+        )
+    connection.execution_options(no_parameters=True).exec_driver_sql(
+        Path(migration).with_suffix(".sql").read_text(encoding="utf-8")
+    )

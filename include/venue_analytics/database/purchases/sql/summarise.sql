@@ -1,0 +1,8 @@
+-- One row: the good rows of the file, all together.
+SELECT
+    count(*) AS orders,
+    min(s.ordered_at) AS first_at,
+    max(s.ordered_at) AS last_at,
+    count(DISTINCT s.venue_id) AS venues,
+    count(DISTINCT s.customer_id) AS customers
+FROM pg_temp.staged_orders AS s

@@ -1,0 +1,9 @@
+-- One row: what is amiss in the events of one tenant.
+SELECT
+    count(*) AS rows,
+    count(*) - count(DISTINCT e.event_id) AS duplicates,
+    count(*) FILTER (
+        WHERE NOT EXISTS (SELECT FROM source.venues AS v WHERE v.venue_id = e.venue_id)
+    ) AS "at unknown venues"
+FROM source.events AS e
+WHERE e.tenant_id = %(tenant_id)s;

@@ -1,0 +1,27 @@
+-- One row: what is amiss in the orders of one tenant.
+SELECT
+    count(*) AS rows,
+    count(*) - count(DISTINCT o.order_id) AS duplicates,
+    count(*) FILTER (
+        WHERE o.status IS NULL OR o.status NOT IN ('paid', 'pending', 'cancelled', 'refunded')
+    ) AS "of unknown status",
+    count(*) FILTER (WHERE v.venue_id IS NULL) AS "at unknown venues",
+    count(*) FILTER (WHERE o.customer_id IS NOT NULL AND k.customer_id IS NULL)
+        AS "by unknown customers",
+    count(*) FILTER (
+        WHERE
+        o.event_id IS NOT NULL
+        AND NOT EXISTS (SELECT FROM source.events AS e WHERE e.event_id = o.event_id)
+    ) AS "for unknown events",
+    count(*) FILTER (WHERE o.ordered_at IS NULL) AS "without a time",
+    count(*) FILTER (WHERE o.ordered_at > now()) AS "in the future",
+    count(*) FILTER (WHERE o.amount IS NULL) AS "without an amount",
+    count(*) FILTER (WHERE o.amount < 0) AS "of a negative amount",
+    count(*) FILTER (WHERE o.amount >= 10000000000) AS "of too large an amount",
+    count(*) FILTER (WHERE o.currency IS NULL) AS "without a currency",
+    count(*) FILTER (WHERE o.customer_id IS NULL) AS "by guests",
+    count(o.updated_at) AS "with updated_at"
+FROM source.orders AS o
+LEFT JOIN source.venues AS v ON o.venue_id = v.venue_id
+LEFT JOIN known AS k ON o.customer_id = k.customer_id
+WHERE o.tenant_id = %(tenant_id)s;

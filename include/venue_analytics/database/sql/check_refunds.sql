@@ -1,0 +1,11 @@
+-- One row: what is amiss in the refunds of one tenant.
+SELECT
+    count(*) AS rows,
+    count(*) - count(DISTINCT r.refund_id) AS duplicates,
+    count(*) FILTER (
+        WHERE NOT EXISTS (SELECT FROM source.orders AS o WHERE o.order_id = r.order_id)
+    ) AS "of unknown orders",
+    count(*) FILTER (WHERE r.amount IS NULL OR r.amount < 0) AS "without a positive amount",
+    count(*) FILTER (WHERE r.refunded_at IS NULL) AS "without a time"
+FROM source.refunds AS r
+WHERE r.tenant_id = %(tenant_id)s;

@@ -1,0 +1,9 @@
+-- One row: what is amiss in the scans of one tenant.
+SELECT
+    count(*) AS rows,
+    count(*) - count(DISTINCT s.scan_id) AS duplicates,
+    count(*) FILTER (
+        WHERE NOT EXISTS (SELECT FROM source.events AS e WHERE e.event_id = s.event_id)
+    ) AS "at unknown events"
+FROM source.scans AS s
+WHERE s.tenant_id = %(tenant_id)s;

@@ -1,0 +1,146 @@
+"""The demo platform: the audited ticketing platform's own tables, filled with made-up sales.
+
+The rows are computed in SQL from hashes of the seed and a row's number: the same seed, scale and
+`until` give the same rows, on every PostgreSQL.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, time, timedelta
+from importlib.resources import files
+from typing import Any, LiteralString
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import class_row, scalar_row
+
+#: The tenants of the demo, by name.
+TENANTS = {
+    "Northlight Live": UUID("6f1c2a40-0b5e-4d3a-9c77-1d2f5a8e0001"),
+    "Copperline Stages": UUID("b84d9e12-73fa-4c06-8a15-92c4e6d70002"),
+}
+
+#: Customers at scale 1; they place four orders each on average.
+CUSTOMERS = 15_000
+
+#: The SQL files of a load, in order.
+LOAD = ("schema", "programme", "sales", "access")
+
+
+@dataclass(frozen=True)
+class PlatformSummary:
+    """How many rows the demo's tenants see in each of the platform's tables.
+
+    The venue that belongs to no tenant is seen by none, and not counted.
+    """
+
+    tenants: int
+    users: int
+    venues: int
+    events: int
+    event_schedules: int
+    event_capacity: int
+    orders: int
+    order_items: int
+    order_refunds: int
+    ticket_scans: int
+    gdpr_deletion_requests: int
+
+
+TABLES = tuple(field.name for field in fields(PlatformSummary))
+
+
+class PlatformConflictError(Exception):
+    """The database holds tables of the platform's names that are not the demo's."""
+
+
+def load_platform(
+    conninfo: str, *, until: datetime, scale: float = 1.0, seed: int = 1
+) -> PlatformSummary:
+    """Create and fill the platform's tables, or leave them as they are if that was done before.
+
+    The load is one transaction; afterwards the tables are vacuumed and analysed, so that the
+    first queries find their index-only scans.
+
+    Args:
+        conninfo: libpq address of a database whose schema public the user may create tables in.
+        until: a UTC midnight; every row was made before it. Events on sale take place up to 120
+            days later.
+        scale: 1 gives 15,000 customers and about 60,000 orders; from 0.01 to 1000.
+        seed: another seed gives other customers, orders and events at the same venues.
+
+    Returns:
+        The number of rows in each table.
+
+    Raises:
+        ValueError: `until` is no UTC midnight, or `scale` is out of its range.
+        PlatformConflictError: there are tables of these names that are not the demo's.
+    """
+    if until.utcoffset() != timedelta(0) or until.time() != time():
+        raise ValueError(f"until is {until.isoformat()}; it must be a midnight in UTC")
+    if not 0.01 <= scale <= 1000:
+        raise ValueError(f"scale is {scale}; it must be from 0.01 to 1000")
+    northlight, copperline = TENANTS.values()
+    parameters = {
+        "until": until,
+        "seed": seed,
+        "customers": round(CUSTOMERS * scale),
+        "northlight": northlight,
+        "copperline": copperline,
+    }
+    with psycopg.connect(conninfo, cursor_factory=psycopg.ClientCursor, autocommit=True) as session:
+        with session.transaction():
+            _prepare(session)
+            is_new = not _tables_present(session)
+            if is_new:
+                for part in LOAD:
+                    session.execute(_sql(part), parameters)
+            summary = _count(session)
+        if is_new:
+            session.execute(f"VACUUM (ANALYZE) {', '.join(TABLES)}")
+    return summary
+
+
+def _prepare(session: psycopg.Connection[Any]) -> None:
+    """Keep two loaders apart, and local times and speed independent of the server's settings."""
+    session.execute("SET LOCAL TimeZone = 'UTC'")
+    session.execute("SET LOCAL search_path = public")
+    session.execute("SET LOCAL work_mem = '128MB'")
+    session.execute("SET LOCAL maintenance_work_mem = '256MB'")
+    session.execute("SET LOCAL jit = off")
+    session.execute("SELECT pg_advisory_xact_lock(hashtext('venue_analytics.demo.platform'))")
+
+
+def _tables_present(session: psycopg.Connection[Any]) -> bool:
+    """Tell whether the demo is loaded; raise if the tables are somebody else's."""
+    with session.cursor(row_factory=scalar_row) as cursor:
+        present = cursor.execute(
+            "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL",
+            [list(TABLES)],
+        ).fetchall()
+    if not present:
+        return False
+    if len(present) < len(TABLES) or _count(session).tenants != len(TENANTS):
+        raise PlatformConflictError(
+            f"schema public already has {', '.join(present)}, and they are not the demo's: "
+            "load the demo into a database without tables of these names"
+        )
+    return True
+
+
+def _count(session: psycopg.Connection[Any]) -> PlatformSummary:
+    """Count each tenant's rows as that tenant sees them: the owner cannot see them otherwise."""
+    total: Counter[str] = Counter()
+    with session.cursor(row_factory=class_row(PlatformSummary)) as cursor:
+        for tenant in TENANTS.values():
+            cursor.execute("SELECT set_config('app.current_tenant_id', %s, true)", [str(tenant)])
+            for seen in cursor.execute(_sql("counts")):
+                total.update(asdict(seen))
+    return PlatformSummary(**total)
+
+
+def _sql(part: str) -> LiteralString:
+    """Read `platform_<part>.sql`; its text is a literal of this project, as psycopg asks."""
+    return files(__package__).joinpath(f"platform_{part}.sql").read_text(encoding="utf-8")

@@ -1,0 +1,51 @@
+"""A psql session on a demo's database, with its server running or not."""
+
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from venue_analytics.demo.profile import Profile, ProfileBusyError
+from venue_analytics.demo.servers import PostgresServer, ServerError
+
+START_SECONDS = 30
+POLL_SECONDS = 0.1
+
+
+def psql(profile: Profile, arguments: Sequence[str]) -> int:
+    """Open psql as analytics_jobs, who sees a tenant's rows once app.current_tenant_id is set.
+
+    Args:
+        profile: whose database.
+        arguments: of psql.
+
+    Returns:
+        The exit code of psql.
+
+    Raises:
+        ServerError: the profile has no database yet.
+    """
+    server = PostgresServer(profile.postgres)
+    if not (profile.postgres / "PG_VERSION").exists():
+        raise ServerError(f"the demo {profile.name!r} has no database yet: `make run` makes it")
+    address = server.uri("analytics", "analytics_jobs")
+    with _running(profile, server):
+        # Ctrl-C is psql's: it cancels a query.
+        signal.signal(signal.SIGINT, lambda *_: None)
+        command = [str(server.bin_path / "psql"), address, *arguments]
+        return subprocess.run(command, check=False).returncode  # noqa: S603
+
+
+@contextmanager
+def _running(profile: Profile, server: PostgresServer) -> Iterator[None]:
+    """The server as a supervisor runs it, or else started and stopped here."""
+    try:
+        with profile.locked(), server:
+            yield
+            return
+    except ProfileBusyError:
+        deadline = time.monotonic() + START_SECONDS
+        while not server.running and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+    yield

@@ -1,0 +1,133 @@
+"""The one run of a job that `make run` waits for: which it is, how it goes, and how it ended."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from venue_analytics.demo.airflow import AirflowApi, AirflowError, Dag, Run, Task
+from venue_analytics.demo.terminal import Terminal
+
+POLL_SECONDS = 0.5
+DAG_SECONDS = 120
+SCHEDULED_RUN_SECONDS = 60
+GOOD = ("success", "skipped", "removed")
+
+
+@dataclass(frozen=True)
+class Before:
+    """What there was of a DAG before the scheduler started: afterwards it may add runs at once."""
+
+    dag: Dag | None
+    runs: tuple[Run, ...]
+
+    @classmethod
+    def note(cls, api: AirflowApi, dag_id: str) -> "Before":
+        """Look at the DAG while no scheduler runs."""
+        return cls(api.dag(dag_id), tuple(api.newest_runs(dag_id)))
+
+    @property
+    def going(self) -> Run | None:
+        """A run that is not over yet."""
+        return next((run for run in self.runs if not run.ended), None)
+
+
+def wait_for_dag(api: AirflowApi, dag_id: str, since: datetime, check: Callable[[], None]) -> Dag:
+    """Wait until Airflow has read the DAG's file.
+
+    Args:
+        api: Airflow.
+        dag_id: the DAG.
+        since: an older reading does not count.
+        check: raises when waiting has become vain.
+
+    Raises:
+        AirflowError: the file cannot be read, or was not within two minutes.
+    """
+    deadline = time.monotonic() + DAG_SECONDS
+    while time.monotonic() < deadline:
+        check()
+        dag = api.dag(dag_id)
+        if dag is not None and dag.parsed_at is not None and dag.parsed_at >= since:
+            return dag
+        if errors := api.import_errors():
+            raise AirflowError("Airflow cannot read a DAG file:\n" + "\n".join(errors))
+        time.sleep(POLL_SECONDS)
+    raise AirflowError(f"Airflow has not read the DAG {dag_id} within {DAG_SECONDS} s")
+
+
+def scheduled_or_triggered(
+    api: AirflowApi, dag_id: str, before: Before, dag: Dag, check: Callable[[], None]
+) -> Run:
+    """The run that goes already, else the scheduler's own of the last interval, else a new one.
+
+    Args:
+        api: Airflow.
+        dag_id: the DAG, which is unpaused here.
+        before: what there was before the scheduler started.
+        dag: as it was read after that.
+        check: raises when waiting has become vain.
+    """
+    # Once it is unpaused, the scheduler moves the date on: the earlier look decides.
+    seen = before.dag if before.dag is not None and not before.dag.is_paused else dag
+    is_due = seen.next_run_after is not None and seen.next_run_after <= datetime.now(UTC)
+    if dag.is_paused:
+        api.unpause(dag_id)
+    if before.going is not None:
+        return before.going
+    if is_due:
+        known = {run.run_id for run in before.runs}
+        deadline = time.monotonic() + SCHEDULED_RUN_SECONDS
+        while time.monotonic() < deadline:
+            check()
+            for run in api.newest_runs(dag_id):
+                if run.run_id not in known:
+                    return run
+            time.sleep(POLL_SECONDS)
+    return api.trigger(dag_id, {})
+
+
+def triggered_with(
+    api: AirflowApi, dag_id: str, before: Before, dag: Dag, conf: Mapping[str, Any]
+) -> Run:
+    """The run of this conf that goes already, else a new one."""
+    if dag.is_paused:
+        api.unpause(dag_id)
+    if before.going is not None and before.going.conf == conf:
+        return before.going
+    return api.trigger(dag_id, conf)
+
+
+def follow(
+    api: AirflowApi, dag_id: str, run: Run, check: Callable[[], None], terminal: Terminal
+) -> Run:
+    """Show the run's mapped tasks as they end, until the run has; returns it as it ended."""
+    ended: dict[int, Task] = {}
+    with terminal.bar("venues") as bar:
+        while True:
+            check()
+            now = api.run(dag_id, run.run_id)
+            items = [task for task in api.tasks(dag_id, run.run_id) if task.mapped]
+            for task in items:
+                if task.state in (*GOOD, "failed") and ended.get(task.map_index) != task:
+                    ended[task.map_index] = task
+                    verdict = "" if task.state in GOOD else ": failed"
+                    bar.note(f"{task.seconds or 0:6.1f} s    {task.name}{verdict}")
+                    bar.show(len(ended), len(items), task.name)
+            if now.ended:
+                return now
+            time.sleep(POLL_SECONDS)
+
+
+def failures(api: AirflowApi, dag_id: str, run: Run) -> list[str]:
+    """Each task of a run that has not ended well: its name, and why by the end of its log."""
+    lines = []
+    for task in api.tasks(dag_id, run.run_id):
+        if task.state in GOOD:
+            continue
+        lines.append(f"{task.name}: {task.state or 'not started'}")
+        if task.state == "failed":
+            reasons = api.last_errors(dag_id, run.run_id, task)
+            lines += [f"    {line}" for reason in reasons for line in reason.splitlines()]
+    return lines

@@ -1,0 +1,328 @@
+"""Starts a demo's servers and Airflow, keeps them, and leaves nothing of them behind."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+import httpx
+import psycopg
+
+from venue_analytics.demo import airflow
+from venue_analytics.demo.airflow import AirflowApi
+from venue_analytics.demo.interrupts import Interrupts, Stopped
+from venue_analytics.demo.platform import PlatformConflictError, load_platform
+from venue_analytics.demo.processes import Processes, ProcessFailedError, end_recorded
+from venue_analytics.demo.profile import ROOT, Profile, write_private
+from venue_analytics.demo.scoring_run import (
+    Before,
+    failures,
+    follow,
+    scheduled_or_triggered,
+    triggered_with,
+    wait_for_dag,
+)
+from venue_analytics.demo.servers import PostgresServer, ServerError, ValkeyServer
+from venue_analytics.demo.settings_file import SettingsFile
+from venue_analytics.demo.terminal import Terminal
+
+JOB = "rfm_scoring"
+DATABASES = {"analytics": "analytics_owner", "airflow": "airflow"}
+OWNER_CONNECTION = "AIRFLOW_CONN_ANALYTICS_DB_OWNER"
+JOBS_CONNECTION = "AIRFLOW_CONN_ANALYTICS_DB"
+CLI = (sys.executable, "-m", "venue_analytics")
+AIRFLOW_VERSION = version("apache-airflow")
+API_SECONDS = 120
+POLL_SECONDS = 0.2
+BEST_CUSTOMERS = 10
+FAULTS = (
+    ServerError,
+    ProcessFailedError,
+    PlatformConflictError,
+    airflow.AirflowError,
+    httpx.HTTPError,
+    psycopg.Error,
+)
+
+
+@dataclass(frozen=True)
+class Purchases:
+    """Somebody's own purchases, and how to read them."""
+
+    file: Path
+    as_of: datetime | None
+    options: tuple[str, ...]
+
+
+class Demo:
+    """One profile's servers and Airflow.
+
+    Args:
+        profile: where its state is.
+        terminal: where it is told.
+        interrupts: the signals that end it.
+    """
+
+    def __init__(self, profile: Profile, terminal: Terminal, interrupts: Interrupts) -> None:
+        self._profile = profile
+        self._terminal = terminal
+        self._interrupts = interrupts
+        self._began = datetime.now(UTC)
+        self._secrets = profile.secrets()
+        self._ports = profile.ports()
+        self._postgres = PostgresServer(profile.postgres)
+        self._valkey = ValkeyServer(profile.valkey, self._ports.valkey)
+        self._processes = Processes(
+            profile.processes, profile.logs, airflow.plain_environment(), interrupts
+        )
+        self._airflow_environment = airflow.environment(
+            profile,
+            self._ports,
+            self._secrets,
+            self._postgres.uri("airflow", "airflow", "psycopg2"),
+        )
+        self._migrated_by = profile.directory / "airflow-version"
+        self.password = self._secrets.admin_password
+        self.api = AirflowApi(self._ports.ui, self.password)
+
+    def start_servers(self) -> None:
+        """PostgreSQL with our roles and databases, and Valkey."""
+        with self._terminal.stage("PostgreSQL and Valkey") as stage:
+            end_recorded(self._profile.processes)
+            with self._interrupts.held():
+                self._postgres.start()
+            with self._interrupts.held():
+                self._valkey.start()
+                self._processes.record("valkey", self._valkey.pid or 0)
+            self._postgres.prepare(DATABASES)
+            stage.label = f"PostgreSQL {self._postgres.version} and Valkey are up"
+
+    def start_airflow(self) -> None:
+        """Begin with Airflow's slow parts: its database, where this version has made none yet."""
+        passwords = {airflow.ADMIN: self._secrets.admin_password}
+        write_private(airflow.passwords_file(self._profile), json.dumps(passwords))
+        if self._migrated_by.exists() and self._migrated_by.read_text() == AIRFLOW_VERSION:
+            self._start_api_server()
+        else:
+            self._migrated_by.unlink(missing_ok=True)
+            self._processes.start("airflow-migrate", airflow.MIGRATE, self._airflow_environment)
+
+    def go_on_with_airflow(self) -> None:
+        """Start what `start_airflow` could not start yet, if it can be now."""
+        if self._processes.ended("airflow-migrate") and not self._migrated_by.exists():
+            self._processes.wait("airflow-migrate")
+            self._migrated_by.write_text(AIRFLOW_VERSION)
+            self._start_api_server()
+
+    def load_platform(self, scale: float) -> None:
+        """The synthetic platform, which ends at today's midnight, and our tables beside it."""
+        with self._terminal.stage("Demo platform") as stage:
+            midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+            owner = self._postgres.uri("analytics", "analytics_owner")
+            loaded = load_platform(owner, until=midnight, scale=scale)
+            stage.label = (
+                f"Demo platform: {loaded.orders:,} orders of {loaded.users:,} customers "
+                f"at {loaded.venues} venues"
+            )
+        self.go_on_with_airflow()
+        self._migrate("platform")
+
+    def load_purchases(self, purchases: Purchases) -> datetime:
+        """Somebody's own purchases; returns the moment as of which they are scored."""
+        self._migrate("csv")
+        self.go_on_with_airflow()
+        command = (*CLI, "load-orders", str(purchases.file), "--json", *purchases.options)
+        with self._terminal.stage(f"Purchases of {purchases.file.name}"):
+            loading = self._processes.pipe("load-orders", command, self._jobs_environment())
+            told = (loading.stdout.read() if loading.stdout else "").splitlines()
+            self._processes.wait("load-orders")
+        for line in told[:-1]:
+            self._terminal.say(line)
+        if purchases.as_of is not None:
+            return purchases.as_of
+        last = datetime.fromisoformat(json.loads(told[-1])["last_purchase"]).astimezone(UTC)
+        midnight = last.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+        return min(midnight, datetime.now(UTC))
+
+    def finish_airflow(self, *, scheduled: bool) -> Before:
+        """Wait for the API server, import the settings, and start the other services.
+
+        Args:
+            scheduled: whether the job is to run by its schedule.
+
+        Returns:
+            What there was of the job's DAG before the scheduler started.
+        """
+        if not self._migrated_by.exists():
+            with self._terminal.stage("Airflow's database"):
+                self._processes.wait("airflow-migrate")
+                self.go_on_with_airflow()
+        with self._terminal.stage("Airflow's API server, with its connections and settings"):
+            deadline = time.monotonic() + API_SECONDS
+            while not self.api.log_in():
+                self._processes.check()
+                if time.monotonic() > deadline:
+                    raise airflow.AirflowError(
+                        f"the API server does not answer on port {self._ports.ui}; see "
+                        f"{self._processes.log('api-server')}"
+                    )
+                time.sleep(POLL_SECONDS)
+            self.api.import_settings(self._settings(scheduled=scheduled))
+            before = Before.note(self.api, JOB)
+        for name, command in airflow.SERVICES.items():
+            self._processes.start(name, command, self._airflow_environment)
+        return before
+
+    def score(self, before: Before, conf: Mapping[str, Any] | None) -> bool:
+        """Have one run of the job made and finished, and tell how it went.
+
+        Args:
+            before: what there was before the scheduler started.
+            conf: of a run to trigger; None for the scheduler's own where that is due.
+
+        Returns:
+            Whether the run was good.
+        """
+        check = self._processes.check
+        with self._terminal.stage("Scheduler, DAG processor and triggerer"):
+            dag = wait_for_dag(self.api, JOB, self._began, check)
+        with self._terminal.stage(f"Run of {JOB}") as stage:
+            if conf is None:
+                run = scheduled_or_triggered(self.api, JOB, before, dag, check)
+            else:
+                run = triggered_with(self.api, JOB, before, dag, conf)
+            stage.label = f"{JOB}: {run.run_id}"
+        ended = follow(self.api, JOB, run, check, self._terminal)
+        if ended.state == "success":
+            return True
+        self._terminal.complain(f"{JOB}: {run.run_id} ended as {ended.state}")
+        for line in failures(self.api, JOB, run):
+            self._terminal.complain(f"    {line}")
+        return False
+
+    def show(self, *, customers: int) -> None:
+        """Print what the last run did, by our own history."""
+        command = [*CLI, "show-run", JOB]
+        if customers:
+            command += ["--customers", str(customers)]
+        self._processes.attach("show-run", command, self._jobs_environment())
+        with suppress(ProcessFailedError):  # it has said itself what it lacks
+            self._processes.wait("show-run")
+
+    def serve(self) -> NoReturn:
+        """Watch over the processes until somebody stops this one."""
+        while True:
+            self._processes.check()
+            time.sleep(1)
+
+    def stop(self) -> None:
+        """End everything, the servers last."""
+        # Last in, first out; each is tried whatever becomes of the others.
+        with self._terminal.stage("Stopping") as stage, ExitStack() as stack:
+            stack.callback(self._postgres.stop)
+            stack.callback(self._processes.forget, "valkey")
+            stack.callback(self._valkey.stop)
+            stack.callback(self._processes.stop)
+            stack.callback(self.api.close)
+            stage.label = "Everything is stopped"
+
+    def _start_api_server(self) -> None:
+        command = airflow.api_server(self._ports)
+        self._processes.start("api-server", command, self._airflow_environment)
+
+    def _migrate(self, adapter: str) -> None:
+        with self._terminal.stage("Our tables") as stage:
+            owner = self._postgres.uri("analytics", "analytics_owner")
+            command = (*CLI, "migrate", "--adapter", adapter)
+            self._processes.start("migrate", command, {OWNER_CONNECTION: owner})
+            self._processes.wait("migrate")
+            stage.label = f"Our tables, over the source contract by adapter {adapter}"
+
+    def _jobs_environment(self) -> dict[str, str]:
+        return {JOBS_CONNECTION: self._postgres.uri("analytics", "analytics_jobs")}
+
+    def _settings(self, *, scheduled: bool) -> SettingsFile:
+        settings = SettingsFile.read(ROOT / "airflow_settings.yaml")
+        settings = settings.with_address(
+            "analytics_db", str(self._postgres.socket_directory), None
+        ).with_address("analytics_redis", "127.0.0.1", self._valkey.port)
+        return settings if scheduled else settings.unscheduled(JOB)
+
+
+def run(
+    profile: Profile,
+    purchases: Purchases | None,
+    *,
+    scale: float,
+    serve: bool,
+    score: bool,
+    terminal: Terminal,
+) -> int:
+    """Start a demo, score its venues, and serve its UI.
+
+    Args:
+        profile: where its state is.
+        purchases: somebody's own; None for the synthetic platform.
+        scale: of the synthetic platform.
+        serve: whether to go on until somebody stops it.
+        score: whether to have the job run.
+        terminal: where it is told.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ProfileBusyError: another process runs this profile.
+    """
+    interrupts = Interrupts()
+    with profile.locked():
+        demo = Demo(profile, terminal, interrupts)
+        green: bool | None = None
+        try:
+            with interrupts.armed():
+                green = _start_and_score(demo, purchases, scale=scale, score=score)
+                _tell_where(demo, terminal, serve=serve)
+                if serve:
+                    demo.serve()
+        except Stopped as stopped:
+            if green is None:
+                return 128 + stopped.number
+        except FAULTS as fault:
+            terminal.complain(str(fault).strip())
+            return 1
+        finally:
+            demo.stop()
+    return 0 if green else 1
+
+
+def _start_and_score(demo: Demo, purchases: Purchases | None, *, scale: float, score: bool) -> bool:
+    demo.start_servers()
+    demo.start_airflow()
+    conf = None
+    if purchases is None:
+        demo.load_platform(scale)
+    else:
+        as_of = demo.load_purchases(purchases)
+        # Forced: another file, or an earlier moment, may be scored after a later one.
+        conf = {"as_of": as_of.isoformat(), "force": True}
+    before = demo.finish_airflow(scheduled=purchases is None)
+    if not score:
+        return True
+    green = demo.score(before, conf)
+    demo.show(customers=0 if purchases is None else BEST_CUSTOMERS)
+    return green
+
+
+def _tell_where(demo: Demo, terminal: Terminal, *, serve: bool) -> None:
+    terminal.say()
+    terminal.say(f"Done in {terminal.seconds:.0f} s.", style="bold")
+    terminal.say(f"Airflow UI  {demo.api.url}{'' if serve else '  (served by `make up`)'}")
+    terminal.say(f"Login       {airflow.ADMIN}, password {demo.password}")
+    if serve:
+        terminal.say("Ctrl-C stops everything.", style="dim")

@@ -1,0 +1,111 @@
+"""What a job gives the harness, and what the harness gives a job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+import psycopg
+
+from venue_analytics.harness.settings import JobSettings
+
+S = TypeVar("S", bound=JobSettings)
+
+
+class Outcome(StrEnum):
+    """How an attempt at a venue ended."""
+
+    SUCCEEDED = "succeeded"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Venue:
+    """A venue that a run has planned.
+
+    Attributes:
+        venue_id: the source's id.
+        tenant_id: the tenant it belongs to.
+        name: shown to people.
+        timezone: IANA name, None = UTC.
+        currency: ISO 4217 where the source names one.
+        gone: closed in the source or no longer in it: its rows go.
+        former_tenant_id: another tenant, under whom rows of this venue still stand.
+    """
+
+    venue_id: UUID
+    tenant_id: UUID
+    name: str
+    timezone: str | None = None
+    currency: str | None = None
+    gone: bool = False
+    former_tenant_id: UUID | None = None
+
+
+@dataclass(frozen=True)
+class VenueRun(Generic[S]):
+    """One attempt at one venue, as a job sees it.
+
+    Attributes:
+        connection: in a transaction that has the venue's tenant set; the harness commits it.
+        venue: the venue.
+        settings: as they hold for this venue.
+        as_of: results are a function of the source before this moment.
+        force: replace results of a later as_of.
+    """
+
+    connection: psycopg.Connection
+    venue: Venue
+    settings: S
+    as_of: datetime
+    force: bool
+
+
+@dataclass(frozen=True)
+class VenueResult:
+    """What a job did for one venue.
+
+    Attributes:
+        outcome: succeeded or skipped; a failure is raised.
+        reason: why it was skipped, or what was special.
+        rows_read: source rows that were looked at.
+        rows_written: rows inserted or changed.
+        rows_unchanged: rows that were right already.
+        rows_removed: rows deleted.
+        left_out: source rows that were not counted, by kind.
+        summary: the job's own figures, for people; JSON, no personal data.
+    """
+
+    outcome: Outcome = Outcome.SUCCEEDED
+    reason: str | None = None
+    rows_read: int = 0
+    rows_written: int = 0
+    rows_unchanged: int = 0
+    rows_removed: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job(Generic[S]):
+    """A job: what happens to one venue, and what it keeps.
+
+    Attributes:
+        name: its DAG, its Variable and its name in history.
+        settings: the model of its Variable.
+        process: does one venue, in the transaction it is given.
+        remove: deletes what it keeps of one venue (connection, tenant, venue) and gives the
+            number of rows.
+        venues_held: the venues of a tenant that it keeps rows of (connection, tenant).
+    """
+
+    name: str
+    settings: type[S]
+    process: Callable[[VenueRun[S]], VenueResult]
+    remove: Callable[[psycopg.Connection, UUID, UUID], int]
+    venues_held: Callable[[psycopg.Connection, UUID], list[UUID]]

@@ -1,0 +1,131 @@
+"""Process: a batch's venues one after the other, each on its own, none stopping another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from venue_analytics.harness import history
+from venue_analytics.harness.batches import Batch
+from venue_analytics.harness.errors import AnalyticsError, PermanentError
+from venue_analytics.harness.history import PlannedRun
+from venue_analytics.harness.job import Job, Outcome, Venue, VenueResult, VenueRun
+from venue_analytics.harness.settings import JobSettings
+from venue_analytics.harness.tenant import tenant_transaction
+
+log = logging.getLogger(__name__)
+
+Connect = Callable[[], psycopg.Connection]
+
+
+@dataclass(frozen=True)
+class VenueFailure:
+    """A venue that could not be done, and why."""
+
+    venue: Venue
+    error: Exception
+
+    @property
+    def permanent(self) -> bool:
+        """Whether trying again changes nothing."""
+        return isinstance(self.error, PermanentError)
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return f"{self.venue.name}: {describe(self.error)}"
+
+
+def process_batch(
+    connect: Connect,
+    job: Job[Any],
+    run: PlannedRun,
+    batch: Batch,
+    settings: JobSettings,
+    *,
+    on_venue: Callable[[Venue], None] | None = None,
+) -> list[VenueFailure]:
+    """Do what is left of a batch; a batch that is wholly done is done again.
+
+    That is what a clear means in Airflow: of a failed batch, the venues that failed; of a good
+    one, all of it.
+
+    Args:
+        connect: opens a connection of the jobs' role.
+        job: the job.
+        run: as planned.
+        batch: whose venues to do.
+        settings: as plan stored them.
+        on_venue: called when a venue has ended, well or not.
+
+    Returns:
+        The venues that failed.
+    """
+    failures: list[VenueFailure] = []
+    with connect() as connection:
+        attempts = history.last_attempts(connection, run)
+    done = {venue_id for venue_id, attempt in attempts.items() if attempt.ended_well}
+    left = [venue for venue in batch.venues if venue.venue_id not in done] or batch.venues
+    connection = connect()
+    try:
+        for venue in left:
+            if connection.closed:
+                connection = connect()
+            try:
+                _process_venue(connection, job, run, batch.number, venue, settings)
+            except Exception as error:
+                log.exception("%s failed", venue.name)
+                failures.append(VenueFailure(venue, error))
+            if on_venue is not None:
+                on_venue(venue)
+    finally:
+        connection.close()
+    return failures
+
+
+def _process_venue(
+    connection: psycopg.Connection,
+    job: Job[Any],
+    run: PlannedRun,
+    batch: int,
+    venue: Venue,
+    settings: JobSettings,
+) -> None:
+    """Do one venue: its data and its end in history commit together."""
+    own = settings.for_venue(venue.venue_id)
+    with connection.transaction():
+        attempt = history.open_venue_run(connection, run, batch, venue, own.rules_hash())
+    try:
+        if venue.former_tenant_id is not None:
+            with tenant_transaction(connection, venue.former_tenant_id):
+                job.remove(connection, venue.former_tenant_id, venue.venue_id)
+        with tenant_transaction(connection, venue.tenant_id):
+            if venue.gone:
+                removed = job.remove(connection, venue.tenant_id, venue.venue_id)
+                result = VenueResult(reason="venue gone: its rows removed", rows_removed=removed)
+            else:
+                result = job.process(VenueRun(connection, venue, own, run.as_of, run.force))
+            history.close_venue_run(connection, attempt, result)
+    except Exception as error:
+        if not connection.closed:
+            with connection.transaction():
+                history.close_venue_run(
+                    connection, attempt, VenueResult(Outcome.FAILED), describe(error)
+                )
+        raise
+    log.info("%s %s%s", venue.name, result.outcome, f" ({result.reason})" if result.reason else "")
+
+
+def describe(error: Exception) -> str:
+    """Say what went wrong in one line.
+
+    A database error is told in the server's own words, without its detail: that holds the row's
+    values, which may be personal.
+    """
+    if isinstance(error, psycopg.Error) and error.diag.message_primary:
+        return f"{type(error).__name__}: {error.diag.message_primary}"
+    text = " ".join(str(error).split())
+    return text if isinstance(error, AnalyticsError) else f"{type(error).__name__}: {text}"

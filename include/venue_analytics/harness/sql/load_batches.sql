@@ -1,0 +1,8 @@
+-- One row a batch of a run, or the one batch asked for.
+SELECT
+    b.number,
+    b.label,
+    b.venues
+FROM jobs.batch AS b
+WHERE b.run = %(run)s AND (b.number = %(number)s OR %(number)s::integer IS NULL)
+ORDER BY b.number;

@@ -1,0 +1,13 @@
+-- One row: a run as last planned.
+SELECT
+    r.id,
+    r.plan_number,
+    r.job,
+    r.run_id,
+    r.as_of,
+    r.force,
+    r.settings,
+    r.source_faults,
+    r.outcome
+FROM jobs.run AS r
+WHERE r.deployment = %(deployment)s AND r.job = %(job)s AND r.run_id = %(run_id)s;

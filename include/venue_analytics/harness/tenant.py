@@ -1,0 +1,24 @@
+"""One tenant at a time: the transaction that all reading and writing of a venue happens in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+import psycopg
+
+
+@contextmanager
+def tenant_transaction(connection: psycopg.Connection, tenant_id: UUID | None) -> Iterator[None]:
+    """Open a transaction that sees one tenant's rows; commit at its end.
+
+    Raises:
+        ValueError: no tenant. A policy that then showed no rows would have every customer
+            deleted.
+    """
+    if tenant_id is None:
+        raise ValueError("tenant_id = None: a transaction needs exactly one tenant")
+    with connection.transaction():
+        connection.execute("SELECT set_config('app.current_tenant_id', %s, TRUE)", [str(tenant_id)])
+        yield

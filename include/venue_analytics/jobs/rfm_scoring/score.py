@@ -1,0 +1,138 @@
+"""What happens to one venue: lock, look, score, summarise."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from venue_analytics.database.statements import statement
+from venue_analytics.harness import Outcome, PermanentError, TransientError, VenueResult, VenueRun
+from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
+
+
+def score_venue(run: VenueRun[RfmScoringSettings]) -> VenueResult:
+    """Score all customers of one venue anew, writing only what differs.
+
+    1. Lock the venue's state; scores of a later as_of stand unless `force`.
+    2. Refuse a source that is not complete up to as_of.
+    3. Settle the venue's currency.
+    4. Score its customers, summarise its segments, set its as_of.
+
+    Raises:
+        TransientError: the source is not loaded up to as_of yet.
+        PermanentError: the venue's scores are another tenant's.
+    """
+    connection, venue = run.connection, run.venue
+    names = {"venue_id": venue.venue_id, "tenant_id": venue.tenant_id, "as_of": run.as_of}
+    _execute(connection, "claim_venue", names)
+    row = _execute(connection, "lock_venue", names).fetchone()
+    if row is None:
+        raise PermanentError(
+            f"the scores of venue {venue.name} ({venue.venue_id}) belong to another tenant than "
+            f"{venue.tenant_id}, under which the source has it"
+        )
+    stands, kept_currency = row
+    if stands is not None and stands > run.as_of and not run.force:
+        return VenueResult(
+            Outcome.SKIPPED,
+            reason=f"newer results stand, as of {stands:%Y-%m-%d %H:%M %Z}; force replaces them",
+        )
+    _refuse_stale_source(run, names)
+    currency = (
+        run.settings.currency
+        or venue.currency
+        or kept_currency
+        or _first(_execute(connection, "main_currency", names))
+    )
+    lookback = run.settings.lookback_days
+    since = run.as_of - timedelta(days=lookback) if lookback else None
+    row = _execute(
+        connection,
+        "score",
+        names | {"currency": currency, "since": since} | _thresholds(run.settings),
+    ).fetchone()
+    if row is None:
+        raise LookupError(f"venue {venue.name}: scoring gave no row")
+    rows_read, population, rows_written, rows_removed, left_out = row
+    _execute(connection, "summarize", names)
+    _execute(
+        connection,
+        "set_as_of",
+        names | {"currency": currency, "rules_hash": run.settings.rules_hash()},
+    )
+    segments = _execute(connection, "segments", names).fetchall()
+    return VenueResult(
+        rows_read=rows_read,
+        rows_written=rows_written,
+        rows_unchanged=population - rows_written,
+        rows_removed=rows_removed,
+        left_out=left_out,
+        summary={
+            "customers": sum(count for _, count, _ in segments),
+            "segments": {name: count for name, count, _ in segments},
+            "revenue": str(sum(revenue for _, _, revenue in segments)),
+            "currency": currency,
+        },
+    )
+
+
+def remove(connection: psycopg.Connection, tenant_id: UUID, venue_id: UUID) -> int:
+    """Delete all that is kept of a venue; gives the number of customers' rows."""
+    names = {"tenant_id": tenant_id, "venue_id": venue_id}
+    removed = _execute(connection, "remove_scores", names).rowcount
+    _execute(connection, "remove_segments", names)
+    _execute(connection, "remove_venue", names)
+    return removed
+
+
+def venues_held(connection: psycopg.Connection, tenant_id: UUID) -> list[UUID]:
+    """Give the venues of a tenant that have scores."""
+    rows = _execute(connection, "venues_held", {"tenant_id": tenant_id}).fetchall()
+    return [venue_id for (venue_id,) in rows]
+
+
+def _refuse_stale_source(run: VenueRun[RfmScoringSettings], names: dict[str, Any]) -> None:
+    loaded_through = _first(_execute(run.connection, "loaded_through", names))
+    if loaded_through is None or loaded_through < run.as_of:
+        raise TransientError(
+            f"the source of tenant {run.venue.tenant_id} is loaded through {loaded_through}, "
+            f"and as_of is {run.as_of}: scores would miss the orders between"
+        )
+
+
+def _thresholds(settings: RfmScoringSettings) -> dict[str, Any]:
+    bounds = {
+        "recency": settings.recency_days,
+        "frequency": settings.frequency_purchases,
+        "monetary": settings.monetary_percent,
+    }
+    return {
+        f"{kind}_{score}": bound
+        for kind, values in bounds.items()
+        for score, bound in zip((5, 4, 3, 2), values, strict=True)
+    } | settings.model_dump(
+        include={
+            "vip_min_total",
+            "regular_min_total",
+            "at_risk_min_total",
+            "at_risk_max_days",
+            "high_risk_after_days",
+            "high_risk_min_purchases",
+            "medium_risk_after_days",
+            "medium_risk_min_purchases",
+        }
+    )
+
+
+def _first(cursor: psycopg.Cursor[Any]) -> Any:
+    row = cursor.fetchone()
+    return row[0] if row else None
+
+
+def _execute(
+    connection: psycopg.Connection, name: str, parameters: dict[str, Any]
+) -> psycopg.Cursor[Any]:
+    return connection.execute(statement(__package__, name), parameters)

@@ -1,0 +1,134 @@
+"""Settings of RFM scoring; the defaults are the audited service's rules."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from venue_analytics.harness import SHAPES_RESULTS, JobSettings
+
+#: Four bounds: for scores 5, 4, 3 and 2; what meets none scores 1.
+Bounds = Annotated[list[int], Field(min_length=4, max_length=4)]
+
+
+def _rising(bounds: list[int]) -> list[int]:
+    if bounds[0] < 0 or any(low >= high for low, high in pairwise(bounds)):
+        raise ValueError("must be four rising whole numbers from 0, for scores 5, 4, 3 and 2")
+    return bounds
+
+
+def _falling(bounds: list[int]) -> list[int]:
+    if bounds[-1] < 1 or any(high <= low for high, low in pairwise(bounds)):
+        raise ValueError("must be four falling whole numbers down to 1, for scores 5, 4, 3 and 2")
+    return bounds
+
+
+def _falling_percent(bounds: list[int]) -> list[int]:
+    if bounds[0] > 100:
+        raise ValueError("must be percentages from 1 to 100")
+    return _falling(bounds)
+
+
+class RfmScoringSettings(JobSettings):
+    """Thresholds and rules of RFM scoring."""
+
+    recency_days: Annotated[Bounds, AfterValidator(_rising)] = Field(
+        [30, 60, 90, 180],
+        description="Days since the last purchase, at the most, for scores 5, 4, 3 and 2.",
+        json_schema_extra=SHAPES_RESULTS,
+    )
+    frequency_purchases: Annotated[Bounds, AfterValidator(_falling)] = Field(
+        [10, 7, 4, 2],
+        description="Purchases, at the least, for scores 5, 4, 3 and 2.",
+        json_schema_extra=SHAPES_RESULTS,
+    )
+    monetary_percent: Annotated[Bounds, AfterValidator(_falling_percent)] = Field(
+        [80, 60, 40, 20],
+        description="Percent of the venue's customers who spent strictly less, at the least, "
+        "for scores 5, 4, 3 and 2.",
+        json_schema_extra=SHAPES_RESULTS,
+    )
+    lookback_days: int | None = Field(
+        None,
+        ge=1,
+        le=36_500,
+        description="Days before as_of that purchases count from; null means all history.",
+        json_schema_extra=SHAPES_RESULTS,
+    )
+    vip_min_total: int = Field(
+        12,
+        ge=3,
+        le=15,
+        description="Total score from which a customer is VIP.",
+        json_schema_extra=SHAPES_RESULTS,
+    )
+    regular_min_total: int = Field(
+        8,
+        ge=3,
+        le=15,
+        description="Total score from which a customer is Regular.",
+        json_schema_extra=SHAPES_RESULTS,
+    )
+    at_risk_min_total: int = Field(
+        5,
+        ge=3,
+        le=15,
+        description="Total score from which a customer is At-Risk, not Lost.",
+        json_schema_extra=SHAPES_RESULTS,
+    )
+    at_risk_max_days: int = Field(
+        180,
+        ge=0,
+        le=36_500,
+        description="Days since the last purchase up to which a customer is At-Risk, not Lost.",
+        json_schema_extra=SHAPES_RESULTS,
+    )
+    high_risk_after_days: int = Field(
+        180,
+        ge=0,
+        le=36_500,
+        description="Days since the last purchase after which churn risk is high.",
+        json_schema_extra=SHAPES_RESULTS,
+    )
+    high_risk_min_purchases: int = Field(
+        3,
+        ge=1,
+        description="Purchases from which churn risk can be high.",
+        json_schema_extra=SHAPES_RESULTS,
+    )
+    medium_risk_after_days: int = Field(
+        90,
+        ge=0,
+        le=36_500,
+        description="Days since the last purchase after which churn risk is medium.",
+        json_schema_extra=SHAPES_RESULTS,
+    )
+    medium_risk_min_purchases: int = Field(
+        2,
+        ge=1,
+        description="Purchases from which churn risk can be medium.",
+        json_schema_extra=SHAPES_RESULTS,
+    )
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] | None = Field(
+        None,
+        description="ISO 4217 code of the orders that count; null means the venue's own, else "
+        "that of most of its sales at its first build.",
+        json_schema_extra=SHAPES_RESULTS,
+    )
+
+    @model_validator(mode="after")
+    def _segments_fall(self) -> Self:
+        totals = (self.vip_min_total, self.regular_min_total, self.at_risk_min_total)
+        if not totals[0] > totals[1] > totals[2]:
+            raise ValueError(
+                "vip_min_total > regular_min_total > at_risk_min_total must hold; they are "
+                f"{totals[0]}, {totals[1]}, {totals[2]}"
+            )
+        if self.high_risk_after_days < self.medium_risk_after_days:
+            raise ValueError(
+                f"high_risk_after_days = {self.high_risk_after_days}: must be at least "
+                f"medium_risk_after_days ({self.medium_risk_after_days})"
+            )
+        return self

@@ -1,0 +1,45 @@
+-- No rows: brings a venue's segment summary to its scores, a row for each segment, empty ones too.
+WITH figures AS (
+    SELECT
+        s.segment,
+        count(*) AS customers,
+        sum(s.spent_cents) AS spent_cents,
+        sum(s.purchases) AS purchases,
+        sum(greatest(public.whole_days(s.first_purchase_at, %(as_of)s), 30)) AS days
+    FROM public.customer_rfm_state AS s
+    WHERE s.venue_id = %(venue_id)s AND s.tenant_id = %(tenant_id)s AND s.known
+    GROUP BY s.segment
+)
+
+INSERT INTO public.customer_segments (
+    venue_id, tenant_id, segment_name, customer_count, total_revenue, avg_order_value,
+    avg_lifetime_value, avg_purchase_frequency, last_calculated_at
+)
+SELECT
+    %(venue_id)s,
+    %(tenant_id)s,
+    public.rfm_segment_name(code.segment),
+    coalesce(f.customers, 0),
+    coalesce(round(f.spent_cents / 100, 2), 0),
+    coalesce(round(f.spent_cents / (100 * f.purchases), 2), 0),
+    coalesce(round(f.spent_cents / (100 * f.customers), 2), 0),
+    coalesce(round(f.purchases * 365.25 / f.days, 2), 0),
+    %(as_of)s
+FROM unnest(ARRAY[1, 2, 3, 4]::smallint[]) AS code (segment)
+LEFT JOIN figures AS f ON code.segment = f.segment
+ON CONFLICT (venue_id, segment_name) DO UPDATE SET
+    customer_count = excluded.customer_count,
+    total_revenue = excluded.total_revenue,
+    avg_order_value = excluded.avg_order_value,
+    avg_lifetime_value = excluded.avg_lifetime_value,
+    avg_purchase_frequency = excluded.avg_purchase_frequency,
+    last_calculated_at = excluded.last_calculated_at
+WHERE
+(
+    customer_segments.customer_count, customer_segments.total_revenue,
+    customer_segments.avg_order_value, customer_segments.avg_lifetime_value,
+    customer_segments.avg_purchase_frequency, customer_segments.last_calculated_at
+) IS DISTINCT FROM (
+    excluded.customer_count, excluded.total_revenue, excluded.avg_order_value,
+    excluded.avg_lifetime_value, excluded.avg_purchase_frequency, excluded.last_calculated_at
+);

@@ -1,0 +1,248 @@
+"""Airflow's side of a job: the one module here that knows Airflow.
+
+A DAG file makes one `AirflowJob` and wires its three tasks; what they do stands here, what a job
+does stands in the job.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Any, NoReturn
+from uuid import UUID, uuid4
+
+import psycopg
+from airflow.sdk import Connection, CronDataIntervalTimetable, Param, Variable, get_current_context
+from airflow.sdk.exceptions import AirflowFailException
+
+from venue_analytics.database.connection import DatabaseAddress, connect
+from venue_analytics.harness import (
+    AnalyticsError,
+    Job,
+    JobSettings,
+    PermanentError,
+    SettingsError,
+    history,
+)
+from venue_analytics.harness.finish import finish_run
+from venue_analytics.harness.history import PlannedRun, RunKey
+from venue_analytics.harness.plan import plan_run
+from venue_analytics.harness.process import process_batch
+from venue_analytics.harness.request import RunRequest
+from venue_analytics.harness.settings import read_settings
+
+log = logging.getLogger(__name__)
+
+CONNECTION = "analytics_db"
+DEPLOYMENT = "analytics_deployment"
+
+
+class TaskFailedError(Exception):
+    """A task has failed in a way that a retry may mend; its message says all there is to say."""
+
+
+class AirflowJob:
+    """A job as Airflow runs it; made once in its DAG file, at parse time.
+
+    Its Variable is read once. A setting that is not allowed does not take the DAG off the UI: the
+    defaults hold for the schedule, the fault is shown in the docs and as a tag, and every run
+    stops at plan.
+    """
+
+    def __init__(self, job: Job[Any]) -> None:
+        self.job = job
+        self.fault: str | None = None
+        self.settings: JobSettings
+        try:
+            self.settings = self._read_settings()
+        except Exception as error:  # noqa: BLE001 - a DAG must parse, whatever the Variable holds
+            self.fault = str(error)
+            self.settings = job.settings()
+
+    def dag_arguments(self, doc: str) -> dict[str, Any]:
+        """Give the arguments of @dag: schedule, parameters, docs.
+
+        Args:
+            doc: the DAG file's docstring, its runbook.
+        """
+        settings = self.settings
+        fault = f"**Settings fault: no run will pass plan.**\n\n```\n{self.fault}\n```\n\n"
+        return {
+            "dag_id": self.job.name,
+            "schedule": CronDataIntervalTimetable(settings.cron, timezone=settings.timezone)
+            if settings.enabled
+            else None,
+            "start_date": datetime(2026, 1, 1, tzinfo=UTC),
+            "catchup": False,
+            "max_active_runs": 1,
+            "doc_md": fault + doc if self.fault else doc,
+            "tags": ["venue-analytics", *(["settings-fault"] if self.fault else [])],
+            "params": _params(),
+            "default_args": {
+                "pool": settings.pool,
+                "retries": settings.retries,
+                "retry_delay": timedelta(seconds=settings.retry_delay_seconds),
+                "retry_exponential_backoff": True,
+                "max_retry_delay": timedelta(minutes=10),
+                "execution_timeout": timedelta(minutes=settings.timeout_minutes),
+            },
+        }
+
+    @property
+    def mapped_arguments(self) -> dict[str, Any]:
+        """The arguments of the mapped task: its name in the UI, how many at a time."""
+        return {
+            "map_index_template": "{{ task.op_kwargs['batch']['label'] }}",
+            "max_active_tis_per_dagrun": self.settings.max_parallel_venues,
+        }
+
+    def plan(self) -> list[dict[str, Any]]:
+        """Settle what this run does; gives the number and label of each batch to map over.
+
+        Raises:
+            AirflowFailException: settings or parameters that are not allowed.
+        """
+        dag_run = get_current_context()["dag_run"]
+        parameters = dict(get_current_context()["params"]) | dict(dag_run.conf or {})
+        try:
+            settings = self._read_settings()
+            request = RunRequest.read(parameters)
+            with self._connect(settings) as connection:
+                run = plan_run(
+                    connection,
+                    self.job,
+                    self._key(_deployment()),
+                    settings,
+                    request,
+                    as_of=request.as_of or _as_of(dag_run),
+                )
+                batches = history.load_batches(connection, run)
+        except AnalyticsError as error:
+            _fail(error)
+        return [{"number": batch.number, "label": batch.label} for batch in batches]
+
+    def process(self, batch: dict[str, Any]) -> None:
+        """Do one batch: the body of the mapped task.
+
+        Raises:
+            AirflowFailException: venues failed, and a retry cannot help any of them.
+            TaskFailedError: venues failed; the retry does these alone.
+        """
+        with self._connect(self.settings) as connection:
+            run = self._planned(connection)
+            settings = self.job.settings.model_validate_json(json.dumps(run.settings))
+            (planned,) = history.load_batches(connection, run, batch["number"])
+        failures = process_batch(lambda: self._connect(settings), self.job, run, planned, settings)
+        if failures:
+            message = "; ".join(map(str, failures))
+            if all(failure.permanent for failure in failures):
+                raise AirflowFailException(message)
+            raise TaskFailedError(message)
+
+    def finish(self, *, plan: str, process: str) -> None:
+        """Compare what was planned with what ended well; the body of the teardown.
+
+        Args:
+            plan: task id of plan.
+            process: task id of the mapped task.
+
+        Raises:
+            AirflowFailException: plan failed, or a venue has not ended well; each is named.
+        """
+        context = get_current_context()
+        dag_run = context["dag_run"]
+        states = context["ti"].get_task_states(
+            dag_id=dag_run.dag_id, run_ids=[dag_run.run_id], task_ids=[plan, process]
+        )[dag_run.run_id]
+        if states.get(plan) != "success":
+            raise AirflowFailException(f"{plan} ended {states.get(plan)}: no venue was done")
+        with self._connect(self.settings) as connection:
+            run = self._planned(connection)
+            numbers = [batch.number for batch in history.load_batches(connection, run)]
+            failed = [n for n in numbers if states.get(f"{process}_{n}") != "success"]
+            unfinished = finish_run(connection, run, failed_batches=failed)
+        if not numbers:
+            log.info("there were no venues to do")
+        if unfinished:
+            lines = "\n".join(f"  {line}" for line in unfinished)
+            raise AirflowFailException(f"{len(unfinished)} venues have not ended well:\n{lines}")
+
+    def _read_settings(self) -> Any:
+        # The raw text: asked to read JSON, Variable.get takes malformed JSON for a missing one.
+        text = Variable.get(self.job.name, default=None)
+        return read_settings(self.job.settings, text, name=self.job.name)
+
+    def _key(self, deployment: UUID) -> RunKey:
+        return RunKey(deployment, self.job.name, get_current_context()["dag_run"].run_id)
+
+    def _planned(self, connection: psycopg.Connection) -> PlannedRun:
+        run = history.load_run(connection, self._key(_deployment()))
+        if run is None:
+            raise AirflowFailException("this run's plan is not in history: clear plan and the rest")
+        return run
+
+    def _connect(self, settings: JobSettings) -> psycopg.Connection:
+        stored = Connection.get(CONNECTION)
+        address = DatabaseAddress.from_parts(
+            host=stored.host,
+            port=stored.port,
+            user=stored.login,
+            password=stored.password,
+            database=stored.schema,
+            extra=stored.extra_dejson,
+        )
+        return connect(
+            address,
+            application_name=f"venue_analytics {self.job.name}",
+            statement_timeout_seconds=settings.timeout_minutes * 60,
+        )
+
+
+def _params() -> dict[str, Param]:
+    fields = RunRequest.model_fields
+    return {
+        "venues": Param(
+            [],
+            type="array",
+            items={"type": "string", "format": "uuid"},
+            title="Venues",
+            description=fields["venues"].description,
+        ),
+        "as_of": Param(
+            None,
+            type=["null", "string"],
+            format="date-time",
+            title="As of",
+            description=fields["as_of"].description,
+        ),
+        "force": Param(
+            False, type="boolean", title="Force", description=fields["force"].description
+        ),
+    }
+
+
+def _as_of(dag_run: Any) -> datetime:
+    """Give what a run is as of; a clear keeps it.
+
+    Its interval's end, or, where the interval is none of its own (manual, asset and API runs),
+    the moment after which it was to run.
+    """
+    own_interval = dag_run.run_type in ("scheduled", "backfill") and dag_run.data_interval_end
+    moment: datetime = dag_run.data_interval_end if own_interval else dag_run.run_after
+    return moment
+
+
+def _deployment() -> UUID:
+    """Name this Airflow among others that share the analytics database."""
+    known = Variable.get(DEPLOYMENT, default=None)
+    if known is None:
+        known = str(uuid4())
+        Variable.set(DEPLOYMENT, known, description="Names this Airflow in the jobs' history.")
+    return UUID(known)
+
+
+def _fail(error: AnalyticsError) -> NoReturn:
+    if isinstance(error, PermanentError | SettingsError):
+        raise AirflowFailException(str(error)) from None
+    raise TaskFailedError(str(error)) from error

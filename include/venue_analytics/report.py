@@ -1,0 +1,146 @@
+"""What a run did, as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from uuid import UUID
+
+import psycopg
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from venue_analytics.database.statements import statement
+from venue_analytics.harness import Venue, history
+from venue_analytics.harness.history import Attempt, PlannedRun
+from venue_analytics.harness.request import moment
+from venue_analytics.harness.tenant import tenant_transaction
+
+
+def print_run(console: Console, connection: psycopg.Connection, run: PlannedRun) -> None:
+    """Print a run venue by venue: how many customers, in which segments, worth how much."""
+    venues = [venue for batch in history.load_batches(connection, run) for venue in batch.venues]
+    attempts = history.last_attempts(connection, run)
+    console.print()
+    console.print(f"[bold]{run.job}[/bold] as of {moment(run.as_of)}")
+    if not venues:
+        console.print("No venues to do.")
+    else:
+        console.print(_table(venues, attempts))
+        _print_notes(console, venues, attempts)
+    for fault in run.source_faults:
+        console.print(f"[yellow]![/yellow] {escape(fault)}", highlight=False)
+
+
+def print_best_customers(
+    console: Console, connection: psycopg.Connection, run: PlannedRun, customers: int
+) -> None:
+    """Print, for each tenant of a run, the customers who spent most."""
+    batches = history.load_batches(connection, run)
+    for tenant_id in sorted({venue.tenant_id for batch in batches for venue in batch.venues}):
+        with tenant_transaction(connection, tenant_id):
+            rows = connection.execute(
+                statement(__package__, "best_customers"),
+                {"tenant_id": tenant_id, "customers": customers},
+            ).fetchall()
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("Best customers", "Venue", "Segment"):
+            table.add_column(name, overflow="fold")
+        for name in ("R", "F", "M", "Purchases", "Spent", "Days ago"):
+            table.add_column(name, justify="right")
+        for customer, venue, segment, *figures, spent, days in rows:
+            shown = (*map(str, figures), f"{spent:,.2f}", str(days))
+            table.add_row(escape(customer), escape(venue), segment, *shown)
+        console.print()
+        console.print(table)
+
+
+def _table(venues: list[Venue], attempts: Mapping[UUID, Attempt]) -> Table:
+    segments = list(
+        dict.fromkeys(
+            name
+            for attempt in attempts.values()
+            for name in ((attempt.summary or {}).get("segments") or {})
+        )
+    )
+    order = {name: place for place, name in enumerate(("VIP", "Regular", "At-Risk", "Lost"))}
+    segments.sort(key=lambda name: order.get(name, len(order)))
+    table = Table(box=None, pad_edge=False, header_style="bold", show_footer=True)
+    table.add_column("Venue", footer=f"{len(venues)} venues", overflow="fold")
+    customers = sum((a.summary or {}).get("customers", 0) for a in attempts.values())
+    table.add_column("Customers", justify="right", footer=f"{customers:,}")
+    for name in segments:
+        total = sum(
+            ((a.summary or {}).get("segments") or {}).get(name, 0) for a in attempts.values()
+        )
+        table.add_column(name, justify="right", footer=f"{total:,}")
+    table.add_column("Spent", justify="right", footer=_revenue(attempts))
+    table.add_column("Written", justify="right", footer=_total(attempts, "rows_written"))
+    table.add_column("Unchanged", justify="right", footer=_total(attempts, "rows_unchanged"))
+    table.add_column("Seconds", justify="right", footer=_seconds(attempts))
+    for venue in sorted(venues, key=lambda venue: venue.name):
+        table.add_row(*_row(venue, attempts.get(venue.venue_id), segments))
+    return table
+
+
+def _row(venue: Venue, attempt: Attempt | None, segments: list[str]) -> list[str]:
+    if attempt is None:
+        return [f"[red]✗[/red] {escape(venue.name)}", "not begun"]
+    summary = attempt.summary or {}
+    if attempt.outcome == "failed":
+        return [f"[red]✗[/red] {escape(venue.name)}", "failed"]
+    if not summary:
+        return [f"[green]✓[/green] {escape(venue.name)}", "–"]
+    counts = summary["segments"]
+    spent = f"{Decimal(summary['revenue']):,.2f} {summary['currency'] or '   '}"
+    return [
+        f"[green]✓[/green] {escape(venue.name)}",
+        f"{summary['customers']:,}",
+        *(f"{counts.get(name, 0):,}" for name in segments),
+        spent,
+        f"{attempt.rows_written or 0:,}",
+        f"{attempt.rows_unchanged or 0:,}",
+        f"{attempt.seconds or 0:.2f}",
+    ]
+
+
+def _print_notes(console: Console, venues: list[Venue], attempts: Mapping[UUID, Attempt]) -> None:
+    left_out: dict[str, int] = {}
+    for attempt in attempts.values():
+        for kind, count in (attempt.left_out or {}).items():
+            left_out[kind] = left_out.get(kind, 0) + count
+    if left_out:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(left_out.items()))
+        console.print(f"Sales that make no purchase: {kinds}", highlight=False)
+    for venue in venues:
+        ended = attempts.get(venue.venue_id)
+        if ended is None:
+            continue
+        if ended.error:
+            console.print(
+                f"[red]✗ {escape(venue.name)}:[/red] {escape(ended.error)}", highlight=False
+            )
+        elif ended.reason:
+            console.print(
+                f"[yellow]![/yellow] {escape(venue.name)}: {escape(ended.reason)}", highlight=False
+            )
+
+
+def _revenue(attempts: Mapping[UUID, Attempt]) -> str:
+    by_currency: dict[str, Decimal] = {}
+    for attempt in attempts.values():
+        summary = attempt.summary or {}
+        if summary.get("currency"):
+            currency = summary["currency"]
+            spent = by_currency.get(currency, Decimal(0)) + Decimal(summary["revenue"])
+            by_currency[currency] = spent
+    return "\n".join(f"{spent:,.2f} {code}" for code, spent in sorted(by_currency.items()))
+
+
+def _total(attempts: Mapping[UUID, Attempt], name: str) -> str:
+    return f"{sum(getattr(attempt, name) or 0 for attempt in attempts.values()):,}"
+
+
+def _seconds(attempts: Mapping[UUID, Attempt]) -> str:
+    return f"{sum(attempt.seconds or 0 for attempt in attempts.values()):.2f}"
