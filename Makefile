@@ -14,12 +14,27 @@ help: ## list the targets
 install: $(VENV)/.installed ## make .venv from the lock (the other targets do it when needed)
 
 $(VENV)/.installed: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, $(PYTHON) is " + sys.version.split()[0])'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, and $(PYTHON) is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12 …")'
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip --quiet --disable-pip-version-check install uv==0.13.9; }
 	@echo "Installing the locked packages into $(VENV) …"
 	@$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock --link-mode=copy
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable . 'uv==0.13.9'
 	@touch $@
+
+test: $(VENV)/.installed ## run the tests, on real PostgreSQL 16 and 18 and Valkey
+	@$(BIN)/pytest
+
+lint: $(VENV)/.installed ## check style, types, import walls and SQL
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy include $(wildcard plugins/*.py)
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/sqlfluff lint include
+
+format: $(VENV)/.installed ## put Python and SQL into shape
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+	@$(BIN)/sqlfluff fix include
 
 lock: ## resolve requirements*.txt into requirements.lock
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip --quiet --disable-pip-version-check install uv==0.13.9; }

@@ -65,19 +65,20 @@ def process_batch(
         The venues that failed.
     """
     failures: list[VenueFailure] = []
-    with connect() as connection:
-        attempts = history.last_attempts(connection, run)
-    done = {venue_id for venue_id, attempt in attempts.items() if attempt.ended_well}
-    left = [venue for venue in batch.venues if venue.venue_id not in done] or batch.venues
     connection = connect()
     try:
+        attempts = history.last_attempts(connection, run)
+        done = {venue_id for venue_id, attempt in attempts.items() if attempt.ended_well}
+        left = [venue for venue in batch.venues if venue.venue_id not in done] or batch.venues
         for venue in left:
             if connection.closed:
                 connection = connect()
             try:
                 _process_venue(connection, job, run, batch.number, venue, settings)
-            except Exception as error:
-                log.exception("%s failed", venue.name)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next venue goes on
+                # a database error's traceback would show the values of the row
+                told = isinstance(error, AnalyticsError | psycopg.Error)
+                log.error("%s failed: %s", venue.name, describe(error), exc_info=not told)
                 failures.append(VenueFailure(venue, error))
             if on_venue is not None:
                 on_venue(venue)

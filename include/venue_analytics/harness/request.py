@@ -49,5 +49,5 @@ class RunRequest(BaseModel):
 
 
 def moment(as_of: datetime) -> str:
-    """Write a moment for people: UTC, without a fraction where there is none."""
-    return as_of.isoformat(sep=" ").replace("+00:00", " UTC")
+    """Write a moment for people, to the second."""
+    return as_of.isoformat(sep=" ", timespec="seconds").replace("+00:00", " UTC")

@@ -115,7 +115,7 @@ def _quoted(
         return _badly_quoted(first)
     inside = reader.line_num - 1
     if inside:
-        swallowed = (_alone(ahead[i].text, delimiter) for i in range(inside - 1))
+        swallowed = (_alone(ahead[i].text, delimiter) for i in range(inside))
         if not is_plausible(fields, True) or any(is_plausible(f, False) for f in swallowed if f):
             return _badly_quoted(first)
     raw = first.text + "".join(ahead.popleft().text for _ in range(inside))
@@ -123,6 +123,9 @@ def _quoted(
 
 
 def _alone(text: str, delimiter: str) -> list[str]:
+    """The fields of a line by itself, none if it has no whole number of pairs of quotes."""
+    if text.count('"') % 2:
+        return []
     try:
         return next(csv.reader([text], delimiter=delimiter, strict=True))
     except csv.Error:

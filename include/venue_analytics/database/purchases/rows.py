@@ -104,7 +104,9 @@ def read_row(record: Record, rules: RowRules) -> Purchase | Reject:
     """The purchase that stands in a record, or the first thing that is wrong with it."""
     try:
         return _purchase(record, rules)
-    except _BadValueError as bad:
+    except _BadValueError as error:
+        again = record.fields == list(rules.header)
+        bad = _header_again(record) if again else error
         column = None if bad.role is None else rules.header[rules.positions[bad.role]].strip()
         return Reject(
             record.line,
@@ -167,6 +169,10 @@ def _purchase(record: Record, rules: RowRules) -> Purchase:
     )
 
 
+def _header_again(record: Record) -> _BadValueError:
+    return _BadValueError(None, record.raw, "header again", "is the header once more")
+
+
 def _undecodable(record: Record, rules: RowRules) -> _BadValueError:
     kind, reason = "not UTF-8", "holds bytes that are not UTF-8 text"
     for role, position in rules.positions.items():
@@ -180,8 +186,6 @@ def _wrong_number_of_fields(record: Record, rules: RowRules) -> _BadValueError:
     found, wanted = len(record.fields), len(rules.header)
     if not found:
         return _BadValueError(None, "", "blank line", "is blank, with rows after it")
-    if record.fields == list(rules.header):
-        return _BadValueError(None, record.raw, "header again", "is the header once more")
     kind = "missing fields" if found < wanted else "extra fields"
     return _BadValueError(
         None, record.raw, kind, f"has {found} fields where the header has {wanted} columns"
@@ -264,7 +268,7 @@ def _unreadable_amount(value: str) -> _BadValueError:
     if re.fullmatch(r"[-+]?(s?nan\d*|inf|infinity)", value, re.IGNORECASE):
         reason = "is no finite number"
         return _BadValueError("amount", value, "amount not finite", reason)
-    if re.fullmatch(r"[-+]?[\d.,'\s]+", value) and re.search(r"\d", value):
+    if re.fullmatch(r"[-+]?[0-9.,'\s]*[0-9][0-9.,'\s]*", value):
         reason = "has a comma or another separator; write a decimal point and no thousands, 1234.50"
         return _BadValueError("amount", value, "separator in amount", reason)
     reason = "is not a plain decimal number, such as 1234.50 (no currency sign, no exponent)"

@@ -22,6 +22,6 @@ SELECT
     count(*) FILTER (WHERE o.customer_id IS NULL) AS "by guests",
     count(o.updated_at) AS "with updated_at"
 FROM source.orders AS o
-LEFT JOIN source.venues AS v ON o.venue_id = v.venue_id
+LEFT JOIN source.venues AS v ON o.venue_id = v.venue_id AND v.tenant_id = %(tenant_id)s
 LEFT JOIN known AS k ON o.customer_id = k.customer_id
 WHERE o.tenant_id = %(tenant_id)s;

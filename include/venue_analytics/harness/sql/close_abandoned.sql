@@ -2,5 +2,5 @@
 UPDATE jobs.venue_run SET
     outcome = 'failed',
     finished_at = clock_timestamp(),
-    error = 'its process ended without a word'
+    error = 'its process was killed, or ran past its timeout'
 WHERE run = %(run)s AND outcome = 'running';

@@ -34,19 +34,15 @@ def score_venue(run: VenueRun[RfmScoringSettings]) -> VenueResult:
             f"the scores of venue {venue.name} ({venue.venue_id}) belong to another tenant than "
             f"{venue.tenant_id}, under which the source has it"
         )
-    stands, kept_currency = row
+    stands, main_currency = row
     if stands is not None and stands > run.as_of and not run.force:
         return VenueResult(
             Outcome.SKIPPED,
             reason=f"newer results stand, as of {stands:%Y-%m-%d %H:%M %Z}; force replaces them",
         )
     _refuse_stale_source(run, names)
-    currency = (
-        run.settings.currency
-        or venue.currency
-        or kept_currency
-        or _first(_execute(connection, "main_currency", names))
-    )
+    main_currency = main_currency or _first(_execute(connection, "main_currency", names))
+    currency = run.settings.currency or venue.currency or main_currency
     lookback = run.settings.lookback_days
     since = run.as_of - timedelta(days=lookback) if lookback else None
     row = _execute(
@@ -61,7 +57,12 @@ def score_venue(run: VenueRun[RfmScoringSettings]) -> VenueResult:
     _execute(
         connection,
         "set_as_of",
-        names | {"currency": currency, "rules_hash": run.settings.rules_hash()},
+        names
+        | {
+            "currency": currency,
+            "main_currency": main_currency,
+            "rules_hash": run.settings.rules_hash(),
+        },
     )
     segments = _execute(connection, "segments", names).fetchall()
     return VenueResult(

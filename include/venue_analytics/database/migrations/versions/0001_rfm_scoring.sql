@@ -108,8 +108,10 @@ CREATE TABLE public.venue_rfm_state (
     tenant_id uuid NOT NULL,
     -- null until the first build is complete
     as_of timestamptz,
-    -- ISO 4217; null until the venue has a sale
+    -- ISO 4217: what the scores are in; null until the venue has a sale
     currency text,
+    -- that of most of its sales at its first build, kept; in force unless settings or source say
+    main_currency text,
     rules_hash text
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE public.venue_rfm_state IS

@@ -1,10 +1,14 @@
 -- No rows: the venue's scores are as of this moment; all that only ages with it reads from here.
-UPDATE public.venue_rfm_state SET
+UPDATE public.venue_rfm_state
+SET
     as_of = %(as_of)s,
     currency = %(currency)s,
+    main_currency = %(main_currency)s,
     rules_hash = %(rules_hash)s
 WHERE
     venue_id = %(venue_id)s
     AND tenant_id = %(tenant_id)s
-    AND (as_of, currency, rules_hash)
-    IS DISTINCT FROM (%(as_of)s, %(currency)s::text, %(rules_hash)s);
+    AND (as_of, currency, main_currency, rules_hash)
+    IS DISTINCT FROM (
+        %(as_of)s, %(currency)s::text, %(main_currency)s::text, %(rules_hash)s
+    );
