@@ -36,6 +36,10 @@ def test_a_quoted_field_may_hold_delimiters_quotes_and_line_ends() -> None:
     assert records[0].raw == 'a,"x, ""y""\r\nz",1'
 
 
+def test_the_last_line_of_a_record_may_look_like_a_row() -> None:
+    assert fields('"x\ny",b,1\nc,d,2\n') == [["x\ny", "b", "1"], ["c", "d", "2"]]
+
+
 def test_a_quote_left_open_costs_its_own_line_only() -> None:
     records = read('a,x,1\nb,"y,2\nc,z,3\nd,z,4\n')
     assert [(r.line, r.problem is None) for r in records] == [
@@ -59,6 +63,12 @@ def test_a_quote_left_open_does_not_reach_for_a_quote_further_down() -> None:
         ['e"', "5"],
         ["f", "z", "6"],
     ]
+
+
+def test_a_quote_left_open_does_not_end_in_a_good_row_with_quotes_of_its_own() -> None:
+    records = read('a,"x,1\nb,",",2\nc,y,3\n')
+    assert [r.line for r in records if r.problem] == [1]
+    assert [r.fields for r in records if not r.problem] == [["b", ",", "2"], ["c", "y", "3"]]
 
 
 def test_quotes_left_open_line_after_line_are_each_one_bad_line() -> None:

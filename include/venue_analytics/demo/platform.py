@@ -25,9 +25,6 @@ TENANTS = {
 #: Customers at scale 1; they place four orders each on average.
 CUSTOMERS = 15_000
 
-#: The SQL files of a load, in order.
-LOAD = ("schema", "programme", "sales", "access")
-
 
 @dataclass(frozen=True)
 class PlatformSummary:
@@ -93,13 +90,13 @@ def load_platform(
     with psycopg.connect(conninfo, cursor_factory=psycopg.ClientCursor, autocommit=True) as session:
         with session.transaction():
             _prepare(session)
-            is_new = not _tables_present(session)
-            if is_new:
-                for part in LOAD:
-                    session.execute(_sql(part), parameters)
+            if _is_loaded(session):
+                return _count_by_tenant(session)
+            for part in ("schema", "programme", "sales"):
+                session.execute(_sql(part), parameters)
             summary = _count(session)
-        if is_new:
-            session.execute(f"VACUUM (ANALYZE) {', '.join(TABLES)}")
+            session.execute(_sql("access"))
+        session.execute(f"VACUUM (ANALYZE) {', '.join(TABLES)}")
     return summary
 
 
@@ -113,8 +110,8 @@ def _prepare(session: psycopg.Connection[Any]) -> None:
     session.execute("SELECT pg_advisory_xact_lock(hashtext('venue_analytics.demo.platform'))")
 
 
-def _tables_present(session: psycopg.Connection[Any]) -> bool:
-    """Tell whether the demo is loaded; raise if the tables are somebody else's."""
+def _is_loaded(session: psycopg.Connection[Any]) -> bool:
+    """Tell whether the demo is there; raise if the tables are somebody else's."""
     with session.cursor(row_factory=scalar_row) as cursor:
         present = cursor.execute(
             "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL",
@@ -122,7 +119,9 @@ def _tables_present(session: psycopg.Connection[Any]) -> bool:
         ).fetchall()
     if not present:
         return False
-    if len(present) < len(TABLES) or _count(session).tenants != len(TENANTS):
+    if len(present) < len(TABLES) or not all(
+        _has_tenant(session, tenant) for tenant in TENANTS.values()
+    ):
         raise PlatformConflictError(
             f"schema public already has {', '.join(present)}, and they are not the demo's: "
             "load the demo into a database without tables of these names"
@@ -130,15 +129,28 @@ def _tables_present(session: psycopg.Connection[Any]) -> bool:
     return True
 
 
+def _has_tenant(session: psycopg.Connection[Any], tenant: UUID) -> bool:
+    _set_tenant(session, tenant)
+    return bool(session.execute("SELECT FROM tenants WHERE id = %s", [tenant]).rowcount)
+
+
 def _count(session: psycopg.Connection[Any]) -> PlatformSummary:
+    with session.cursor(row_factory=class_row(PlatformSummary)) as cursor:
+        [summary] = cursor.execute(_sql("counts"))
+    return summary
+
+
+def _count_by_tenant(session: psycopg.Connection[Any]) -> PlatformSummary:
     """Count each tenant's rows as that tenant sees them: the owner cannot see them otherwise."""
     total: Counter[str] = Counter()
-    with session.cursor(row_factory=class_row(PlatformSummary)) as cursor:
-        for tenant in TENANTS.values():
-            cursor.execute("SELECT set_config('app.current_tenant_id', %s, true)", [str(tenant)])
-            for seen in cursor.execute(_sql("counts")):
-                total.update(asdict(seen))
+    for tenant in TENANTS.values():
+        _set_tenant(session, tenant)
+        total.update(asdict(_count(session)))
     return PlatformSummary(**total)
+
+
+def _set_tenant(session: psycopg.Connection[Any], tenant: UUID) -> None:
+    session.execute("SELECT set_config('app.current_tenant_id', %s, true)", [str(tenant)])
 
 
 def _sql(part: str) -> LiteralString:

@@ -1,11 +1,9 @@
--- One row: how many rows of each of the platform's tables the tenant that is set sees.
+-- One row: how many rows of tenants each of the platform's tables has; once the policies hold,
+-- how many of the tenant that is set.
 SELECT
-    (
-        SELECT count(*) FROM tenants
-        WHERE id = current_setting('app.current_tenant_id')::uuid
-    ) AS tenants,
+    (SELECT count(*) FROM tenants) AS tenants,
     (SELECT count(*) FROM users) AS users,
-    (SELECT count(*) FROM venues) AS venues,
+    (SELECT count(*) FROM venues WHERE tenant_id IS NOT NULL) AS venues,
     (SELECT count(*) FROM events) AS events,
     (SELECT count(*) FROM event_schedules) AS event_schedules,
     (SELECT count(*) FROM event_capacity) AS event_capacity,

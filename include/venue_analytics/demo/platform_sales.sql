@@ -5,15 +5,15 @@
 -- One row a customer with the habits that their orders follow: how many orders, and between which
 -- days before `until`; the programmes they buy at, by preference. Of a hundred customers 10 are
 -- regulars, 28 come now and then, 14 have lapsed, 8 are new, 40 came once; every fiftieth also buys
--- from the other tenant. Customer 1 is the only one of the programme 12 (Signal Hill Cellar).
+-- from the other tenant. Programme 12 (Signal Hill Cellar) has customer 1 alone, a regular.
 CREATE TEMPORARY TABLE buyers ON COMMIT DROP AS
 SELECT
     b.number,
     first_choice.tenant_id,
     pg_temp.make_id('user', b.number) AS user_id,
     CASE WHEN b.number = 1 THEN 12 ELSE first_choice.number END AS first_choice,
-    CASE WHEN b.number = 1 THEN 12 ELSE second_choice.number END AS second_choice,
-    CASE WHEN b.number = 1 THEN 12 ELSE third_choice.number END AS third_choice,
+    second_choice.number AS second_choice,
+    third_choice.number AS third_choice,
     CASE
         WHEN b.habit < 10 THEN 8 + pg_temp.draw('regular orders', b.number, 16)
         WHEN b.habit < 38 THEN 2 + pg_temp.draw('occasional orders', b.number, 5)

@@ -16,6 +16,7 @@ from venue_analytics.demo.interrupts import Interrupts
 from venue_analytics.demo.profile import write_private
 
 GRACE_SECONDS = 20
+ORPHAN_SECONDS = 2
 POLL_SECONDS = 0.1
 
 
@@ -107,7 +108,10 @@ class Processes:
         Raises:
             ProcessFailedError: it failed.
         """
-        if (code := self._running[name].wait()) != 0:
+        code = self._running[name].wait()
+        del self._running[name]
+        self.forget(name)
+        if code != 0:
             raise self._failed(name, code)
 
     def ended(self, name: str) -> bool:
@@ -121,7 +125,7 @@ class Processes:
             ProcessFailedError: a process has.
         """
         for name, process in self._running.items():
-            if process.poll() not in (None, 0):
+            if process.poll() is not None:
                 raise self._failed(name, process.returncode)
 
     def stop(self) -> None:
@@ -198,6 +202,9 @@ def end(recorded: Iterable[Recorded], children: Iterable[subprocess.Popen[str]] 
         for child in children:
             child.poll()
         members = _members(sessions)
+        if not sessions.keys() & members:
+            # Children whose parent has gone: nobody waits for them to finish anything.
+            deadline = min(deadline, time.monotonic() + ORPHAN_SECONDS)
     while members:
         for pid in members:
             with suppress(ProcessLookupError):

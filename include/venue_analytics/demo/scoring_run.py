@@ -103,18 +103,20 @@ def follow(
     api: AirflowApi, dag_id: str, run: Run, check: Callable[[], None], terminal: Terminal
 ) -> Run:
     """Show the run's mapped tasks as they end, until the run has; returns it as it ended."""
-    ended: dict[int, Task] = {}
-    with terminal.bar("venues") as bar:
+    ended: dict[tuple[str, int], Task] = {}
+    with terminal.bar() as bar:
         while True:
             check()
+            # Asked first, so that the tasks of a run that has ended are seen as they ended.
             now = api.run(dag_id, run.run_id)
             items = [task for task in api.tasks(dag_id, run.run_id) if task.mapped]
             for task in items:
-                if task.state in (*GOOD, "failed") and ended.get(task.map_index) != task:
-                    ended[task.map_index] = task
+                item = (task.task_id, task.map_index)
+                if task.state in (*GOOD, "failed") and ended.get(item) != task:
+                    ended[item] = task
                     verdict = "" if task.state in GOOD else ": failed"
-                    bar.note(f"{task.seconds or 0:6.1f} s    {task.name}{verdict}")
-                    bar.show(len(ended), len(items), task.name)
+                    name = f"{task.name}{verdict}"
+                    bar.show(len(ended), len(items), name, task.seconds or 0)
             if now.ended:
                 return now
             time.sleep(POLL_SECONDS)

@@ -115,10 +115,8 @@ class Demo:
 
     def go_on_with_airflow(self) -> None:
         """Start what `start_airflow` could not start yet, if it can be now."""
-        if self._processes.ended("airflow-migrate") and not self._migrated_by.exists():
-            self._processes.wait("airflow-migrate")
-            self._migrated_by.write_text(AIRFLOW_VERSION)
-            self._start_api_server()
+        if self._processes.ended("airflow-migrate"):
+            self._finish_metadata()
 
     def load_platform(self, scale: float) -> None:
         """The synthetic platform, which ends at today's midnight, and our tables beside it."""
@@ -161,8 +159,7 @@ class Demo:
         """
         if not self._migrated_by.exists():
             with self._terminal.stage("Airflow's database"):
-                self._processes.wait("airflow-migrate")
-                self.go_on_with_airflow()
+                self._finish_metadata()
         with self._terminal.stage("Airflow's API server, with its connections and settings"):
             deadline = time.monotonic() + API_SECONDS
             while not self.api.log_in():
@@ -192,16 +189,15 @@ class Demo:
         check = self._processes.check
         with self._terminal.stage("Scheduler, DAG processor and triggerer"):
             dag = wait_for_dag(self.api, JOB, self._began, check)
-        with self._terminal.stage(f"Run of {JOB}") as stage:
-            if conf is None:
-                run = scheduled_or_triggered(self.api, JOB, before, dag, check)
-            else:
-                run = triggered_with(self.api, JOB, before, dag, conf)
-            stage.label = f"{JOB}: {run.run_id}"
+        began = time.monotonic()
+        if conf is None:
+            run = scheduled_or_triggered(self.api, JOB, before, dag, check)
+        else:
+            run = triggered_with(self.api, JOB, before, dag, conf)
         ended = follow(self.api, JOB, run, check, self._terminal)
+        self._terminal.took(time.monotonic() - began, f"Run {run.run_id} of {JOB}: {ended.state}")
         if ended.state == "success":
             return True
-        self._terminal.complain(f"{JOB}: {run.run_id} ended as {ended.state}")
         for line in failures(self.api, JOB, run):
             self._terminal.complain(f"    {line}")
         return False
@@ -231,6 +227,11 @@ class Demo:
             stack.callback(self._processes.stop)
             stack.callback(self.api.close)
             stage.label = "Everything is stopped"
+
+    def _finish_metadata(self) -> None:
+        self._processes.wait("airflow-migrate")
+        self._migrated_by.write_text(AIRFLOW_VERSION)
+        self._start_api_server()
 
     def _start_api_server(self) -> None:
         command = airflow.api_server(self._ports)

@@ -1,5 +1,6 @@
 """What a person sees: a line for each stage with its seconds, and a bar while venues are scored."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -7,7 +8,13 @@ from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Go on silently: rich would end the process in the middle of its work."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Stage:
@@ -24,7 +31,7 @@ class Terminal:
     """
 
     def __init__(self) -> None:
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = _Console(highlight=False, soft_wrap=True)
         self._started = time.monotonic()
 
     @property
@@ -46,6 +53,11 @@ class Terminal:
         """Print what went wrong."""
         self.say(text, style="red")
 
+    def took(self, seconds: float, label: str) -> None:
+        """Tell what is over, and how long it took."""
+        with suppress(OSError):
+            self._console.print(f"[dim]{seconds:6.1f} s[/dim]  {escape(label)}")
+
     @contextmanager
     def stage(self, label: str) -> Iterator[Stage]:
         """Show that something goes on, and when it is over how long it took."""
@@ -53,25 +65,22 @@ class Terminal:
         began = time.monotonic()
         with self._moving(f"{label} …"):
             yield stage
-        took = time.monotonic() - began
-        with suppress(OSError):
-            self._console.print(f"[dim]{took:6.1f} s[/dim]  {escape(stage.label)}")
+        self.took(time.monotonic() - began, stage.label)
 
     @contextmanager
-    def bar(self, label: str) -> Iterator["Bar"]:
+    def bar(self) -> Iterator["Bar"]:
         """Show how many of something are done."""
         progress = Progress(
             TextColumn(" " * 8),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TextColumn("{task.description}"),
-            TimeElapsedColumn(),
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,
         )
         with progress:
-            yield Bar(self, progress, label)
+            yield Bar(self, progress)
 
     @contextmanager
     def _moving(self, text: str) -> Iterator[None]:
@@ -85,19 +94,20 @@ class Terminal:
 class Bar:
     """A bar on a terminal, a line for each thing done elsewhere."""
 
-    def __init__(self, terminal: Terminal, progress: Progress, label: str) -> None:
+    def __init__(self, terminal: Terminal, progress: Progress) -> None:
         self._terminal = terminal
         self._progress = progress
-        self._label = label
-        self._task = progress.add_task(label, total=None)
+        self._task = progress.add_task("planning", total=None)
 
-    def show(self, done: int, total: int, newest: str) -> None:
-        """Move on; the newest is the thing that was done last."""
-        self._progress.update(
-            self._task, completed=done, total=total, description=f"{self._label}  {escape(newest)}"
-        )
+    def show(self, done: int, total: int, newest: str, seconds: float) -> None:
+        """Move on.
 
-    def note(self, text: str) -> None:
-        """A line of its own where there is no bar to show it."""
+        Args:
+            done: how many are done.
+            total: of how many.
+            newest: the one that was done last.
+            seconds: how long that took.
+        """
         if self._progress.disable:
-            self._terminal.say(text)
+            self._terminal.took(seconds, f"  {newest}")
+        self._progress.update(self._task, completed=done, total=total, description=escape(newest))

@@ -1,4 +1,10 @@
 -- One row: what is amiss in the orders of one tenant.
+WITH known AS (
+    SELECT DISTINCT c.customer_id
+    FROM source.customers AS c
+    WHERE c.tenant_id = %(tenant_id)s OR c.tenant_id IS NULL
+)
+
 SELECT
     count(*) AS rows,
     count(*) - count(DISTINCT o.order_id) AS duplicates,

@@ -3,39 +3,24 @@
 WITH refunded AS MATERIALIZED (
     SELECT
         r.order_id,
-        sum((r.amount * 100)::bigint)::bigint AS cents
+        sum((r.amount * 100)::bigint) FILTER (WHERE r.amount BETWEEN 0 AND 9999999999.99)::bigint
+            AS cents
     FROM source.refunds AS r
     WHERE
         r.venue_id = %(venue_id)s
         AND r.tenant_id = %(tenant_id)s
         AND r.refunded_at < %(as_of)s
-        AND r.amount > 0
-        AND r.amount < 10000000000
     GROUP BY r.order_id
 ),
 
--- A sale is a purchase unless something leaves it out; what stands first is said.
-sale AS (
+order_of_venue AS (
     SELECT
+        o.order_id,
         o.customer_id,
         o.ordered_at,
-        CASE
-            WHEN o.ordered_at IS NULL THEN 'time missing'
-            WHEN o.ordered_at >= %(as_of)s THEN 'time in the future'
-            WHEN o.amount IS NULL THEN 'amount missing'
-            WHEN o.amount < 0 THEN 'amount negative'
-            WHEN o.amount >= 10000000000 THEN 'amount too large'
-            WHEN o.currency IS NULL THEN 'currency missing'
-            WHEN o.currency <> %(currency)s THEN 'other currency'
-            WHEN refunded.cents >= (o.amount * 100)::bigint THEN 'refunded in whole'
-            WHEN o.customer_id IS NULL THEN 'guest'
-        END AS left_out,
-        CASE
-            WHEN o.amount BETWEEN 0 AND 9999999999.99
-                THEN (o.amount * 100)::bigint - coalesce(refunded.cents, 0)
-        END AS net_cents
+        o.amount,
+        o.currency
     FROM source.orders AS o
-    LEFT JOIN refunded ON o.order_id = refunded.order_id
     WHERE
         o.venue_id = %(venue_id)s
         AND o.tenant_id = %(tenant_id)s
@@ -48,6 +33,33 @@ sale AS (
             OR o.ordered_at > now()
             OR o.ordered_at IS NULL
         )
+),
+
+-- A sale is a purchase unless something leaves it out; what stands first is said. The join is
+-- FULL because that one is never a nested loop: the planner's guess at the number of refunds is
+-- far too low (measured on 150,000 orders of a venue: 70 s instead of 1 s).
+sale AS (
+    SELECT
+        o.customer_id,
+        o.ordered_at,
+        CASE
+            WHEN o.order_id IS NULL THEN 'no sale'
+            WHEN o.ordered_at IS NULL THEN 'time missing'
+            WHEN o.ordered_at >= %(as_of)s THEN 'time in the future'
+            WHEN o.amount IS NULL THEN 'amount missing'
+            WHEN o.amount < 0 THEN 'amount negative'
+            WHEN o.amount > 9999999999.99 THEN 'amount too large'
+            WHEN o.currency IS NULL THEN 'currency missing'
+            WHEN o.currency <> %(currency)s THEN 'other currency'
+            WHEN r.cents > 0 AND r.cents >= (o.amount * 100)::bigint THEN 'refunded in whole'
+            WHEN o.customer_id IS NULL THEN 'guest'
+        END AS left_out,
+        CASE
+            WHEN o.amount BETWEEN 0 AND 9999999999.99
+                THEN (o.amount * 100)::bigint - coalesce(r.cents, 0)
+        END AS net_cents
+    FROM order_of_venue AS o
+    FULL JOIN refunded AS r ON o.order_id = r.order_id
 ),
 
 customer_sale AS MATERIALIZED (
@@ -213,7 +225,11 @@ written AS (
 )
 
 SELECT
-    (SELECT coalesce(sum(s.sales), 0) FROM customer_sale AS s)::bigint AS rows_read,
+    (
+        SELECT coalesce(sum(s.sales), 0)
+        FROM customer_sale AS s
+        WHERE s.left_out IS DISTINCT FROM 'no sale'
+    )::bigint AS rows_read,
     (SELECT count(*) FROM segmented) AS population,
     (SELECT count(*) FROM written) AS rows_written,
     (SELECT count(*) FROM removed) AS rows_removed,
@@ -224,7 +240,7 @@ SELECT
                 s.left_out,
                 sum(s.sales) AS sales
             FROM customer_sale AS s
-            WHERE s.left_out IS NOT NULL
+            WHERE s.left_out <> 'no sale'
             GROUP BY s.left_out
         ) AS k
     ) AS left_out;
