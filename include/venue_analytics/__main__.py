@@ -33,7 +33,7 @@ from venue_analytics.harness.process import VenueFailure, process_batch
 from venue_analytics.harness.request import RunRequest
 from venue_analytics.harness.settings import read_settings
 from venue_analytics.jobs import JOBS
-from venue_analytics.report import print_best_customers, print_run
+from venue_analytics.report import counted, print_best_customers, print_run
 
 app = typer.Typer(
     name="venue_analytics",
@@ -142,7 +142,7 @@ def run(
         list[UUID] | None, typer.Option(help="Id of a venue to do; may be given again.")
     ] = None,
     as_of: Annotated[
-        str | None, typer.Option(help="Results as of this moment (ISO, with offset); now.")
+        str | None, typer.Option(help="Results as of this moment (ISO; UTC unless it says); now.")
     ] = None,
     force: Annotated[bool, typer.Option(help="Replace results of a later as_of.")] = False,
 ) -> None:
@@ -273,7 +273,8 @@ def _print_source(console: Console, report: SourceReport) -> None:
         console.print(f"[red]fault[/red]   {fault}", highlight=False)
     verdict = "breaks the contract" if report.faults else "keeps the contract"
     console.print(
-        f"The source {verdict}: {len(report.faults)} faults, {len(report.warnings)} warnings.",
+        f"The source {verdict}: {counted(len(report.faults), 'fault')}, "
+        f"{counted(len(report.warnings), 'warning')}.",
         highlight=False,
     )
 
@@ -285,7 +286,7 @@ def _print_load(console: Console, report: LoadReport, rejects: Path) -> None:
         f"{report.dataset}: {report.rows_read:,} rows, {report.loaded:,} loaded "
         f"({report.inserted:,} new, {report.updated:,} changed, {report.unchanged:,} as before), "
         f"{report.removed:,} removed, {report.rejected:,} rejected; "
-        f"{report.customers:,} customers, {report.venues:,} venues, "
+        f"{counted(report.customers, 'customer')}, {counted(report.venues, 'venue')}, "
         f"{report.first_purchase:%Y-%m-%d} to {report.last_purchase:%Y-%m-%d}",
         highlight=False,
     )

@@ -56,6 +56,11 @@ def print_best_customers(
         console.print(table)
 
 
+def counted(number: int, noun: str) -> str:
+    """Say how many there are of something."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _table(venues: list[Venue], attempts: Mapping[UUID, Attempt]) -> Table:
     segments = list(
         dict.fromkeys(
@@ -67,7 +72,7 @@ def _table(venues: list[Venue], attempts: Mapping[UUID, Attempt]) -> Table:
     order = {name: place for place, name in enumerate(("VIP", "Regular", "At-Risk", "Lost"))}
     segments.sort(key=lambda name: order.get(name, len(order)))
     table = Table(box=None, pad_edge=False, header_style="bold", show_footer=True)
-    table.add_column("Venue", footer=f"{len(venues)} venues", overflow="fold")
+    table.add_column("Venue", footer=counted(len(venues), "venue"), overflow="fold")
     customers = sum((a.summary or {}).get("customers", 0) for a in attempts.values())
     table.add_column("Customers", justify="right", footer=f"{customers:,}")
     for name in segments:

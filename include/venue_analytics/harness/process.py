@@ -75,7 +75,7 @@ def process_batch(
                 connection = connect()
             try:
                 _process_venue(connection, job, run, batch.number, venue, settings)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next venue goes on
+            except Exception as error:
                 # a database error's traceback would show the values of the row
                 told = isinstance(error, AnalyticsError | psycopg.Error)
                 log.error("%s failed: %s", venue.name, describe(error), exc_info=not told)

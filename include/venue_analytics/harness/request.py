@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from venue_analytics.harness.errors import PermanentError
+
+
+def _moment(value: object) -> object:
+    if value is None or isinstance(value, datetime):
+        return value
+    try:
+        read = datetime.fromisoformat(str(value))
+    except ValueError:
+        raise ValueError(
+            "must be an ISO date or timestamp such as 2026-03-01 or 2026-03-01T02:00:00+01:00"
+        ) from None
+    return read if read.tzinfo else read.replace(tzinfo=UTC)
 
 
 class RunRequest(BaseModel):
@@ -20,8 +32,10 @@ class RunRequest(BaseModel):
     venues: list[UUID] | None = Field(
         None, description="Ids of the venues to do; empty means all that the settings name."
     )
-    as_of: AwareDatetime | None = Field(
-        None, description="Results as of this moment, with its UTC offset; empty means the run's."
+    as_of: Annotated[AwareDatetime | None, BeforeValidator(_moment)] = Field(
+        None,
+        description="Results as of this moment, in UTC unless it names an offset; empty means "
+        "the run's own.",
     )
     force: bool = Field(False, description="Replace results of a later as_of.")
 
@@ -41,7 +55,7 @@ class RunRequest(BaseModel):
                 + (
                     f"is not a parameter of this run; allowed: {known}"
                     if fault["type"] == "extra_forbidden"
-                    else fault["msg"]
+                    else fault["msg"].removeprefix("Value error, ")
                 )
                 for fault in error.errors(include_url=False)
             )
