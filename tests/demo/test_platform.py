@@ -181,7 +181,7 @@ def test_items_add_up_to_their_order_unless_its_amount_is_faulty(read: Any) -> N
     assert len(differing) == 10
 
 
-def test_no_house_is_oversold_however_many_customers_it_has(server: Server) -> None:
+def test_no_house_is_oversold_at_full_size(server: Server) -> None:
     load_platform(server.database("full_size"), until=UNTIL, scale=1, seed=3)
     assert server.read(
         "full_size",

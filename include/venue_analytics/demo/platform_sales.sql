@@ -122,7 +122,9 @@ placed AS MATERIALIZED (
         d.*,
         ((pg_temp.load_until() AT TIME ZONE d.timezone)::date - d.order_day + d.order_time)
         AT TIME ZONE d.timezone AS placed_at,
-        1 + d.slots * (912 - d.order_day + d.lead_days) / 1032 AS next_slot,
+        1 + d.slots * (
+            1000 * (912 - d.order_day + d.lead_days) + pg_temp.draw('lead part', d.number, 1000)
+        ) / 1032000 AS next_slot,
         pg_temp.draw('hit', d.number, 3) = 2 AS is_for_a_hit,
         CASE
             WHEN d.programme_number = 12 THEN 999 ELSE pg_temp.draw('holder', d.number, 1000)

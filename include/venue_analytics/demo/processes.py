@@ -15,7 +15,7 @@ import psutil
 from venue_analytics.demo.interrupts import Interrupts
 from venue_analytics.demo.profile import write_private
 
-GRACE_SECONDS = 20
+GRACE_SECONDS = 10
 ORPHAN_SECONDS = 2
 POLL_SECONDS = 0.1
 
