@@ -1,28 +1,28 @@
 """# RFM scoring
 
-Scores each venue's customers by recency, frequency and monetary value, and names each one's
-segment and churn risk.
+Scores each venue's customers by recency, frequency and monetary value; names segments and churn.
 
-**When.** Daily at 02:00 UTC (`cron`, `timezone`). A run counts the purchases before its `as_of`:
-the end of its interval, or for a manual run the moment it was triggered, unless the parameter
-`as_of` says otherwise. When first unpaused, it runs the last interval at once.
+### When
+Daily at 02:00 UTC (settings `cron`, `timezone`); when first unpaused, the last interval at once.
+Purchases before `as_of` count: the end of the interval, or of a manual run the moment it was
+triggered, or the parameter of that name.
 
-**Reads** the views of schema `source`. **Writes** `customer_rfm_state`, `venue_rfm_state` and
-`customer_segments`; the API's `customer_rfm_scores`, `customer_venue_value` and
-`customer_lifetime_value` are views over them. Only what changed is written: a second run of the
-same night writes nothing.
+### Reads and writes
+Reads the views of schema `source`. Writes `customer_rfm_state`, `venue_rfm_state` and
+`customer_segments`, only what changed; the API's tables are views over them.
 
-**Settings.** The Variable `rfm_scoring`, a JSON object: schedule, thresholds, segment rules,
-retries, timeout, pool, overrides by venue. An edit reaches the next run. A value that is not
-allowed is named above and by the task `plan`; nothing runs on a half-read edit.
+### Settings
+The Variable `rfm_scoring`, a JSON object: schedule, thresholds, segments, retries, timeout, pool,
+overrides by venue. An edit reaches the next run. What is not allowed is named here and by `plan`.
 
-**When it is red.** The task `finish` lists the venues that did not end well, with the reason;
-the others are done, and readable. Mend the cause, then *Clear* the run with *Only failed*: that
-does the failed venues and `finish` again, nothing else.
-- *the source … is loaded through …*: the source is behind; clear when it has caught up.
-- *newer results stand*: not a failure; an older night does not replace a newer one unless the
-  parameter `force` says so.
-- *plan* failed: its log names the setting or parameter, and what is allowed.
+### When it is red
+`finish` lists the venues that did not end well, with the reason; the others are done. Mend the
+cause, then clear the run with *Only failed*: that does these venues and `finish` again.
+- *the source is loaded through …*: it is behind; clear when it has caught up.
+- `plan` failed: its log names the setting or parameter, and what is allowed.
+
+A venue that ends with *newer results stand* is no failure: an older night replaces a newer one
+only with the parameter `force`.
 """
 
 from airflow.sdk import dag, task

@@ -67,7 +67,7 @@ class AirflowJob:
             doc: the DAG file's docstring, its runbook.
         """
         settings = self.settings
-        fault = f"**Settings fault: no run will pass plan.**\n\n```\n{self.fault}\n```\n\n"
+        fault = f"### Settings fault: no run passes plan\n```\n{self.fault}\n```\n\n"
         return {
             "dag_id": self.job.name,
             "schedule": CronDataIntervalTimetable(settings.cron, timezone=settings.timezone)
@@ -203,8 +203,8 @@ def _params() -> dict[str, Param]:
     fields = RunRequest.model_fields
     return {
         "venues": Param(
-            [],
-            type="array",
+            None,
+            type=["null", "array"],
             items={"type": "string", "format": "uuid"},
             title="Venues",
             description=fields["venues"].description,
