@@ -52,6 +52,11 @@ class Run:
         """Whether it has come to its end, good or bad."""
         return self.state in ("success", "failed")
 
+    @property
+    def good(self) -> bool:
+        """Whether it has ended well."""
+        return self.state == "success"
+
 
 @dataclass(frozen=True)
 class Task:

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from venue_analytics.demo.airflow import AirflowApi, AirflowError, Dag, Run, Task
+from venue_analytics.demo.airflow import AirflowApi, AirflowError, Dag, Run
 from venue_analytics.demo.terminal import Terminal
 
 POLL_SECONDS = 0.5
 DAG_SECONDS = 120
 SCHEDULED_RUN_SECONDS = 60
 GOOD = ("success", "skipped", "removed")
+# What is said of a task that is over, and of one that is not, though a try of it is.
+VERDICTS = {"success": "", "skipped": ": skipped", "removed": ": removed", "failed": ": failed"}
+AGAIN = {"up_for_retry": ": failed, will be tried again"}
 
 
 @dataclass(frozen=True)
@@ -103,20 +106,20 @@ def follow(
     api: AirflowApi, dag_id: str, run: Run, check: Callable[[], None], terminal: Terminal
 ) -> Run:
     """Show the run's mapped tasks as they end, until the run has; returns it as it ended."""
-    ended: dict[tuple[str, int], Task] = {}
+    told: set[tuple[str, int, int]] = set()
     with terminal.bar() as bar:
         while True:
             check()
             # Asked first, so that the tasks of a run that has ended are seen as they ended.
             now = api.run(dag_id, run.run_id)
             items = [task for task in api.tasks(dag_id, run.run_id) if task.mapped]
+            done = sum(task.state in VERDICTS for task in items)
             for task in items:
-                item = (task.task_id, task.map_index)
-                if task.state in (*GOOD, "failed") and ended.get(item) != task:
-                    ended[item] = task
-                    verdict = "" if task.state in GOOD else ": failed"
-                    name = f"{task.name}{verdict}"
-                    bar.show(len(ended), len(items), name, task.seconds or 0)
+                attempt = (task.task_id, task.map_index, task.try_number)
+                verdict = VERDICTS.get(task.state or "", AGAIN.get(task.state or ""))
+                if verdict is not None and attempt not in told:
+                    told.add(attempt)
+                    bar.show(done, len(items), f"{task.name}{verdict}", task.seconds or 0)
             if now.ended:
                 return now
             time.sleep(POLL_SECONDS)
@@ -125,7 +128,7 @@ def follow(
 def failures(api: AirflowApi, dag_id: str, run: Run) -> list[str]:
     """Each task of a run that has not ended well: its name, and why by the end of its log."""
     lines = []
-    for task in api.tasks(dag_id, run.run_id):
+    for task in sorted(api.tasks(dag_id, run.run_id), key=lambda task: not task.mapped):
         if task.state in GOOD:
             continue
         lines.append(f"{task.name}: {task.state or 'not started'}")

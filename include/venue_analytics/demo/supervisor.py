@@ -15,7 +15,7 @@ import httpx
 import psycopg
 
 from venue_analytics.demo import airflow
-from venue_analytics.demo.airflow import AirflowApi
+from venue_analytics.demo.airflow import AirflowApi, Run
 from venue_analytics.demo.interrupts import Interrupts, Stopped
 from venue_analytics.demo.platform import PlatformConflictError, load_platform
 from venue_analytics.demo.processes import Processes, ProcessFailedError, end_recorded
@@ -176,7 +176,7 @@ class Demo:
             self._processes.start(name, command, self._airflow_environment)
         return before
 
-    def score(self, before: Before, conf: Mapping[str, Any] | None) -> bool:
+    def score(self, before: Before, conf: Mapping[str, Any] | None) -> Run:
         """Have one run of the job made and finished, and tell how it went.
 
         Args:
@@ -184,7 +184,7 @@ class Demo:
             conf: of a run to trigger; None for the scheduler's own where that is due.
 
         Returns:
-            Whether the run was good.
+            The run as it ended.
         """
         check = self._processes.check
         with self._terminal.stage("Scheduler, DAG processor and triggerer"):
@@ -196,15 +196,14 @@ class Demo:
             run = triggered_with(self.api, JOB, before, dag, conf)
         ended = follow(self.api, JOB, run, check, self._terminal)
         self._terminal.took(time.monotonic() - began, f"Run {run.run_id} of {JOB}: {ended.state}")
-        if ended.state == "success":
-            return True
-        for line in failures(self.api, JOB, run):
-            self._terminal.complain(f"    {line}")
-        return False
+        if not ended.good:
+            for line in failures(self.api, JOB, run):
+                self._terminal.complain(f"    {line}")
+        return ended
 
-    def show(self, *, customers: int) -> None:
-        """Print what the last run did, by our own history."""
-        command = [*CLI, "show-run", JOB]
+    def show(self, run: Run, *, customers: int) -> None:
+        """Print what a run did, by our own history."""
+        command = [*CLI, "show-run", JOB, "--run-id", run.run_id]
         if customers:
             command += ["--customers", str(customers)]
         self._processes.attach("show-run", command, self._jobs_environment())
@@ -315,9 +314,9 @@ def _start_and_score(demo: Demo, purchases: Purchases | None, *, scale: float, s
     before = demo.finish_airflow(scheduled=purchases is None)
     if not score:
         return True
-    green = demo.score(before, conf)
-    demo.show(customers=0 if purchases is None else BEST_CUSTOMERS)
-    return green
+    run = demo.score(before, conf)
+    demo.show(run, customers=0 if purchases is None else BEST_CUSTOMERS)
+    return run.good
 
 
 def _tell_where(
