@@ -209,7 +209,7 @@ def show_run(
     with connect(DatabaseAddress.from_environment(DATABASE)) as connection:
         found = history.load_latest_run(connection, chosen.name, run_id)
         if found is None:
-            which = f"run {run_id}" if run_id else "no run yet"
+            which = f"no run {run_id}" if run_id else "no run yet"
             _fail(f"{job}: {which} in history")
         print_run(console, connection, found)
         if customers:
