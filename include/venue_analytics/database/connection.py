@@ -20,6 +20,12 @@ LIBPQ_EXTRAS = frozenset(
 )
 
 
+FORMS = (
+    "postgresql://user:password@host:port/database, or Airflow's JSON with conn_type, host, port, "
+    "login, password, schema and extra"
+)
+
+
 class DatabaseConnectionError(Exception):
     """A connection is missing, cannot be read or may not be used; the message says what to do."""
 
@@ -58,36 +64,43 @@ class DatabaseAddress:
         Raises:
             DatabaseConnectionError: the value is neither.
         """
-        if value.lstrip().startswith("{"):
-            try:
-                fields = json.loads(value)
-                extra = fields.get("extra") or {}
-                extra = json.loads(extra) if isinstance(extra, str) else extra
-            except json.JSONDecodeError as error:
-                raise DatabaseConnectionError(
-                    f"{name} is not valid JSON ({error.msg} at {error.pos})"
-                ) from None
-            return cls.from_parts(
-                host=fields.get("host"),
-                port=fields.get("port"),
-                user=fields.get("login"),
-                password=fields.get("password"),
-                database=fields.get("schema"),
-                extra=extra,
-            )
-        uri = urlsplit(value)
+        try:
+            if value.lstrip().startswith("{"):
+                return cls._from_json(value)
+            uri = urlsplit(value)
+            port = uri.port
+        except json.JSONDecodeError:
+            raise DatabaseConnectionError(f"{name} is not valid JSON: must be {FORMS}") from None
+        except ValueError:
+            # Its own text may hold the password.
+            raise DatabaseConnectionError(f"{name} cannot be read: must be {FORMS}") from None
         if uri.scheme not in ("postgres", "postgresql"):
             raise DatabaseConnectionError(
-                f"{name} must be postgresql://user:password@host:port/database or Airflow's JSON; "
-                f"it begins with {uri.scheme or 'no scheme'}"
+                f"{name} must be {FORMS}; it begins with {uri.scheme or 'no scheme'}"
             )
         return cls.from_parts(
             host=unquote(uri.hostname) if uri.hostname else None,
-            port=uri.port,
+            port=port,
             user=unquote(uri.username) if uri.username else None,
             password=unquote(uri.password) if uri.password else None,
             database=unquote(uri.path.lstrip("/")) or None,
             extra=dict(parse_qsl(uri.query)),
+        )
+
+    @classmethod
+    def _from_json(cls, value: str) -> DatabaseAddress:
+        fields = json.loads(value)
+        extra = fields.get("extra") or {}
+        extra = json.loads(extra) if isinstance(extra, str) else extra
+        if not isinstance(extra, dict):
+            raise ValueError("extra is no object")
+        return cls.from_parts(
+            host=fields.get("host"),
+            port=fields.get("port"),
+            user=fields.get("login"),
+            password=fields.get("password"),
+            database=fields.get("schema"),
+            extra=extra,
         )
 
     @classmethod

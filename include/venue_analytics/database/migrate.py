@@ -195,7 +195,7 @@ def _apply_adapter(driver: psycopg.Connection, adapter: str | None, currency: st
             )
             driver.execute(sql.SQL("GRANT SELECT ON {} TO analytics_jobs").format(view))
         driver.execute("GRANT SELECT ON source.venues TO analytics_lister")
-    except psycopg.errors.SyntaxErrorOrAccessRuleViolation as error:
+    except psycopg.ProgrammingError as error:
         # a missing table or column, a type that cannot be cast, a right that is not there
         raise MigrationError(
             f"adapter {name} does not fit this database: {error.diag.message_primary}. "

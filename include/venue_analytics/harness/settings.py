@@ -142,7 +142,7 @@ def read_settings(model: type[S], text: str | None, *, name: str) -> S:
         return model()
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"Variable {name} is not valid JSON: {error}") from None
     if not isinstance(values, dict):
         raise SettingsError(

@@ -1,8 +1,17 @@
 -- The adapter `csv`: the tables that `load-orders` fills, and the source contract over them.
 -- One file has one owner: all rows are of one fixed tenant, under row-level security all the same.
--- Runs as analytics_owner, as often as one likes: it makes what is missing and drops nothing.
+-- Runs as often as one likes, whoever logs in: it makes what is missing, all of it
+-- analytics_owner's, and drops nothing.
 -- keeps_updated_at: false
-CREATE SCHEMA IF NOT EXISTS csv;
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'csv') THEN
+        CREATE SCHEMA csv AUTHORIZATION analytics_owner;
+    END IF;
+END
+$$;
+SET LOCAL ROLE analytics_owner;
+
 
 -- One row: a venue that a file names, with the clock and the currency of its purchases.
 CREATE TABLE IF NOT EXISTS csv.venues (
@@ -145,3 +154,5 @@ GRANT SELECT ON
 source.venues, source.events, source.orders, source.refunds, source.scans, source.customers,
 source.freshness TO analytics_jobs;
 GRANT SELECT ON source.venues TO analytics_lister;
+
+RESET ROLE;

@@ -17,7 +17,10 @@ SELECT
     count(*) FILTER (
         WHERE
         o.event_id IS NOT NULL
-        AND NOT EXISTS (SELECT FROM source.events AS e WHERE e.event_id = o.event_id)
+        AND NOT EXISTS (
+            SELECT FROM source.events AS e
+            WHERE e.event_id = o.event_id AND e.tenant_id = %(tenant_id)s
+        )
     ) AS "for unknown events",
     count(*) FILTER (WHERE o.ordered_at IS NULL) AS "without a time",
     count(*) FILTER (WHERE o.ordered_at > now()) AS "in the future",

@@ -3,7 +3,10 @@ SELECT
     count(*) AS rows,
     count(*) - count(DISTINCT r.refund_id) AS duplicates,
     count(*) FILTER (
-        WHERE NOT EXISTS (SELECT FROM source.orders AS o WHERE o.order_id = r.order_id)
+        WHERE NOT EXISTS (
+            SELECT FROM source.orders AS o
+            WHERE o.order_id = r.order_id AND o.tenant_id = %(tenant_id)s
+        )
     ) AS "of unknown orders",
     count(*) FILTER (WHERE r.amount IS NULL OR r.amount < 0) AS "without a positive amount",
     count(*) FILTER (WHERE r.refunded_at IS NULL) AS "without a time"

@@ -44,14 +44,14 @@ sale AS (
         o.ordered_at,
         CASE
             WHEN o.order_id IS NULL THEN 'no sale'
-            WHEN o.ordered_at IS NULL THEN 'time missing'
+            WHEN o.ordered_at IS NULL OR NOT isfinite(o.ordered_at) THEN 'time missing'
             WHEN o.ordered_at >= %(as_of)s THEN 'time in the future'
             WHEN o.amount IS NULL THEN 'amount missing'
             WHEN o.amount < 0 THEN 'amount negative'
             WHEN o.amount > 9999999999.99 THEN 'amount too large'
             WHEN o.currency IS NULL THEN 'currency missing'
             WHEN o.currency <> %(currency)s THEN 'other currency'
-            WHEN r.cents > 0 AND r.cents >= (o.amount * 100)::bigint THEN 'refunded in whole'
+            WHEN r.cents >= (o.amount * 100)::bigint THEN 'refunded in whole'
             WHEN o.customer_id IS NULL THEN 'guest'
         END AS left_out,
         CASE
