@@ -224,8 +224,10 @@ def main() -> None:
         app()
     except (AnalyticsError, DatabaseConnectionError, LoadError, MigrationError) as error:
         _fail(str(error))
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+        _fail("this database is not migrated: run `python -m venue_analytics migrate` first")
     except psycopg.OperationalError as error:
-        _fail(f"the database cannot be reached: {str(error).strip()}")
+        _fail(f"the database cannot be reached: {' '.join(str(error).split())}")
 
 
 def _job(name: str) -> Job[Any]:

@@ -166,7 +166,9 @@ class AirflowJob:
             log.info("there were no venues to do")
         if unfinished:
             lines = "\n".join(f"  {line}" for line in unfinished)
-            raise AirflowFailException(f"{len(unfinished)} venues have not ended well:\n{lines}")
+            raise AirflowFailException(
+                f"venues that have not ended well ({len(unfinished)}):\n{lines}"
+            )
 
     def _read_settings(self) -> Any:
         # The raw text: asked to read JSON, Variable.get takes malformed JSON for a missing one.

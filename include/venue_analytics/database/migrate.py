@@ -95,10 +95,11 @@ def _open(address: DatabaseAddress) -> Iterator[sqlalchemy.Connection]:
     try:
         with engine.connect() as connection:
             yield connection
-    except sqlalchemy.exc.DBAPIError as error:
-        raise MigrationError(str(error.orig).strip()) from error
-    except psycopg.Error as error:
-        raise MigrationError(str(error).strip()) from error
+    except (sqlalchemy.exc.DBAPIError, psycopg.Error) as error:
+        cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
+        if isinstance(cause, psycopg.OperationalError) and cause.sqlstate is None:
+            raise cause from None  # not reached at all: told as everywhere else
+        raise MigrationError(" ".join(str(cause).split())) from error
     except TableInTheWayError as error:
         raise MigrationError(str(error)) from None
     finally:

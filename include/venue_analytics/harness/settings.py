@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from datetime import UTC, datetime
 from typing import Annotated, Any, Self, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo, available_timezones
 
-from croniter import croniter
+from croniter import CroniterBadCronError, CroniterBadDateError, croniter
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -27,6 +29,9 @@ PER_VENUE: JsonDict = {"per_venue": True}
 SHAPES_RESULTS: JsonDict = {"per_venue": True, "shapes_results": True}
 
 
+CRON_FORM = "must be a cron expression of five fields such as 0 2 * * *"
+
+
 def _known_timezone(name: str) -> str:
     if name not in available_timezones():
         raise ValueError("must be an IANA time zone such as UTC or Europe/Berlin")
@@ -34,8 +39,17 @@ def _known_timezone(name: str) -> str:
 
 
 def _valid_cron(expression: str) -> str:
-    if len(expression.split()) != 5 or not croniter.is_valid(expression):
-        raise ValueError("must be a cron expression of five fields such as 0 2 * * *")
+    # croniter knows R, a random moment (another schedule at each parse), and H, a hashed one
+    if len(expression.split()) != 5 or re.search(r"(?<![a-z])[rh](?![a-z])", expression.lower()):
+        raise ValueError(CRON_FORM)
+    try:
+        moments = croniter(expression, datetime(2026, 1, 1, tzinfo=UTC))
+        moments.get_next()
+        moments.get_prev()
+    except CroniterBadCronError:
+        raise ValueError(CRON_FORM) from None
+    except CroniterBadDateError:
+        raise ValueError("must be a cron expression of a day that comes") from None
     return expression
 
 

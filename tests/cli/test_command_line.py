@@ -1,0 +1,374 @@
+"""`python -m venue_analytics …` as people and programs call it: what it says, and how it exits."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+import pytest
+from tests.conftest import SIMPLE_TABLES, Database
+from tests.harness.simple_venues import (
+    ARENA,
+    FAULT,
+    VENUES,
+    break_venue,
+    fill,
+    scored_customers,
+)
+
+from venue_analytics.demo.airflow import plain_environment
+
+CONNECTION = "AIRFLOW_CONN_ANALYTICS_DB"
+OWNER_CONNECTION = "AIRFLOW_CONN_ANALYTICS_DB_OWNER"
+VARIABLE = "AIRFLOW_VAR_RFM_SCORING"
+#: What is refused is refused alike by every version.
+ONE_VERSION = pytest.mark.parametrize(
+    "postgres", [pytest.param(18, id="postgres18")], indirect=True
+)
+NOWHERE = "90000000-0000-4000-8000-000000000009"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command has said, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+class CommandLine:
+    """Runs commands in an empty folder, on one database, as the jobs' role."""
+
+    def __init__(self, folder: Path, database: Database | None) -> None:
+        self.folder = folder
+        self.environment = plain_environment()
+        if database is not None:
+            self.environment[CONNECTION] = database.uri("analytics_jobs")
+
+    def __call__(self, *arguments: str, **environment: str) -> Ended:
+        """Run a command without a terminal."""
+        ended = subprocess.run(
+            [sys.executable, "-m", "venue_analytics", *arguments],
+            cwd=self.folder,
+            env=self.environment | environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+    def on_terminal(self, *arguments: str) -> str:
+        """Run a command on a terminal of its own; gives all that it shows there."""
+        ours, its = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "venue_analytics", *arguments],
+            cwd=self.folder,
+            env=self.environment | {"TERM": "xterm-256color", "COLUMNS": "120"},
+            stdin=its,
+            stdout=its,
+            stderr=its,
+        )
+        os.close(its)
+        shown = b""
+        # Linux tells the end of a terminal by EIO.
+        with suppress(OSError):
+            while chunk := os.read(ours, 65_536):
+                shown += chunk
+        os.close(ours)
+        process.wait()
+        return shown.decode()
+
+
+@pytest.fixture
+def venues(simple: Database) -> Database:
+    """A migrated database with four venues."""
+    with simple.superuser() as superuser:
+        fill(superuser)
+    return simple
+
+
+@pytest.fixture
+def cli(venues: Database, tmp_path: Path) -> CommandLine:
+    return CommandLine(tmp_path, venues)
+
+
+@pytest.fixture
+def superuser(venues: Database) -> Iterator[psycopg.Connection]:
+    with venues.superuser() as superuser:
+        yield superuser
+
+
+def refusal(ended: Ended) -> str:
+    """The one line by which a command says what is wrong."""
+    assert ended.code == 1
+    assert "Traceback" not in ended.err
+    (line,) = ended.err.splitlines()
+    assert line.startswith("Error: ")
+    return line
+
+
+def line_of(ended: Ended, beginning: str) -> list[str]:
+    """The words of the one line that begins so."""
+    (line,) = [line for line in ended.out.splitlines() if line.startswith(beginning)]
+    return line.split()
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",)], ids=["nothing", "--help"])
+def test_help_names_every_command(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    ended = CommandLine(tmp_path, None)(*arguments)
+    for command in ("migrate", "check-source", "load-orders", "run", "show-run"):
+        assert command in ended.out + ended.err
+
+
+def test_migrate_check_run_and_show_follow_each_other_on_a_database_of_ones_own(
+    new_database: Callable[[str | None], Database], tmp_path: Path
+) -> None:
+    database = new_database(None)
+    with psycopg.connect(database.uri("analytics_owner")) as connection:
+        connection.execute(SIMPLE_TABLES)
+    with database.superuser() as superuser:
+        fill(superuser)
+    cli = CommandLine(tmp_path, database)
+    owner = {OWNER_CONNECTION: database.uri("analytics_owner")}
+
+    migrated = cli("migrate", "--adapter", "simple", "--currency", "EUR", **owner)
+    assert (migrated.code, migrated.err) == (0, "")
+    assert migrated.out.startswith("The database went from an empty database at revision ")
+    assert migrated.out.endswith(", adapter simple.\n")
+    again = cli("migrate", **owner)
+    assert again.out.startswith("The database is up to date at revision ")
+
+    checked = cli("check-source")
+    assert (checked.code, checked.err) == (0, "")
+    assert line_of(checked, "source.orders") == ["source.orders", "24"]
+    assert "keeps the contract: 0 faults" in checked.out
+
+    ran = cli("run", "rfm_scoring", "--as-of", "2026-02-01T00:00:00Z")
+    assert (ran.code, ran.err) == (0, "")
+    # Each venue: 1 × 10 + 2 × 20 + 3 × 30 = 140 of three customers.
+    assert line_of(ran, "✓ Arena")[2] == "3"
+    assert line_of(ran, "✓ Arena")[7:9] == ["140.00", "EUR"]
+    assert "rfm_scoring as of 2026-02-01 00:00:00 UTC" in ran.out
+
+    shown = cli("show-run", "rfm_scoring")
+    assert (shown.code, shown.err) == (0, "")
+    assert shown.out in ran.out
+
+
+def test_a_second_run_of_the_same_moment_writes_no_score(cli: CommandLine) -> None:
+    as_of = ("--as-of", "2026-02-01T00:00:00Z")
+    first, second = cli("run", "rfm_scoring", *as_of), cli("run", "rfm_scoring", *as_of)
+    # The last three columns: rows written, rows unchanged, seconds.
+    assert line_of(first, "✓ Arena")[-3:-1] == ["3", "0"]
+    assert line_of(second, "✓ Arena")[-3:-1] == ["0", "3"]
+
+
+def test_only_the_venues_asked_for_are_done(
+    cli: CommandLine, superuser: psycopg.Connection
+) -> None:
+    assert cli("run", "rfm_scoring", "--venue", str(ARENA.venue_id)).code == 0
+    assert scored_customers(superuser) == {"Arena": 3}
+
+
+def test_no_venues_at_all_are_told_and_no_fault(simple: Database, tmp_path: Path) -> None:
+    ended = CommandLine(tmp_path, simple)("run", "rfm_scoring")
+    assert (ended.code, ended.err) == (0, "")
+    assert "No venues to do." in ended.out
+
+
+def test_one_failing_venue_is_shown_and_the_others_are_done(
+    cli: CommandLine, superuser: psycopg.Connection
+) -> None:
+    break_venue(superuser, ARENA)
+    ended = cli("run", "rfm_scoring")
+    assert ended.code == 1
+    assert "Traceback" not in ended.out + ended.err
+    assert f"✗ Arena: RaiseException: {FAULT}" in ended.out
+    assert scored_customers(superuser) == {"Ballroom": 3, "Cellar": 3, "Dome": 3}
+    again = cli("show-run", "rfm_scoring")
+    assert again.code == 0
+    assert f"✗ Arena: RaiseException: {FAULT}" in again.out
+
+
+@ONE_VERSION
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run", "rfm"), "job 'rfm': must be rfm_scoring"),
+        (("show-run", "rfm"), "job 'rfm': must be rfm_scoring"),
+        (("run", "rfm_scoring", "--as-of", "yesterday"), "as_of = 'yesterday': "),
+        (
+            (
+                "run",
+                "rfm_scoring",
+                "--as-of",
+                (datetime.now(UTC) + timedelta(days=2)).isoformat(),
+            ),
+            "lies in the future; allowed: up to now",
+        ),
+        (("run", "rfm_scoring", "--venue", NOWHERE), f"venues = {NOWHERE}: must be ids of open"),
+        (("show-run", "rfm_scoring"), "no run yet in history"),
+        (("show-run", "rfm_scoring", "--run-id", "x"), "run x in history"),
+    ],
+    ids=[
+        "unknown job",
+        "unknown job to show",
+        "bad as_of",
+        "as_of in the future",
+        "venue not there",
+        "no run yet",
+        "no such run",
+    ],
+)
+def test_what_is_not_allowed_is_refused_in_one_line(
+    cli: CommandLine, arguments: tuple[str, ...], words: str
+) -> None:
+    assert words in refusal(cli(*arguments))
+
+
+@ONE_VERSION
+@pytest.mark.parametrize(
+    ("variable", "words"),
+    [
+        ('{"cron": ', f"Variable {VARIABLE} is not valid JSON"),
+        ('{"vip_min_total": "12"}', f"Variable {VARIABLE}: vip_min_total = '12': Input should be"),
+        ('{"colour": 1}', f"Variable {VARIABLE}: colour = '1': is not a setting of this job"),
+    ],
+)
+def test_a_bad_variable_is_refused_in_one_line(
+    cli: CommandLine, superuser: psycopg.Connection, variable: str, words: str
+) -> None:
+    assert words in refusal(cli("run", "rfm_scoring", **{VARIABLE: variable}))
+    assert superuser.execute("SELECT count(*) FROM jobs.run").fetchone() == (0,)
+
+
+def test_the_variable_is_honoured(cli: CommandLine, superuser: psycopg.Connection) -> None:
+    settings = json.dumps(
+        {"exclude_venues": [str(ARENA.venue_id)], "regular_min_total": 4, "at_risk_min_total": 3}
+    )
+    assert cli("run", "rfm_scoring", **{VARIABLE: settings}).code == 0
+    assert set(scored_customers(superuser)) == {venue.name for venue in VENUES} - {"Arena"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("run", "rfm_scoring"), ("show-run", "rfm_scoring"), ("check-source",), ("migrate",)],
+    ids=" ".join,
+)
+def test_no_connection_set_is_told_in_one_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    line = refusal(CommandLine(tmp_path, None)(*arguments))
+    assert f"no database given: set {CONNECTION}" in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("run", "rfm_scoring"), ("show-run", "rfm_scoring"), ("check-source",), ("migrate",)],
+    ids=" ".join,
+)
+def test_a_database_that_is_not_there_is_told_in_one_line_without_the_password(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    nowhere = f"postgresql://jobs:hunter2@{quote(str(tmp_path), safe='')}/analytics"
+    line = refusal(CommandLine(tmp_path, None)(*arguments, **{CONNECTION: nowhere}))
+    assert "the database cannot be reached" in line
+    assert "hunter2" not in line
+
+
+@ONE_VERSION
+@pytest.mark.parametrize(
+    "arguments", [("run", "rfm_scoring"), ("show-run", "rfm_scoring")], ids=" ".join
+)
+def test_a_database_without_our_tables_is_told_in_one_line(
+    new_database: Callable[[str | None], Database], tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    assert "migrate" in refusal(CommandLine(tmp_path, new_database(None))(*arguments))
+
+
+def test_check_source_of_a_database_without_our_views_names_the_fault(
+    new_database: Callable[[str | None], Database], tmp_path: Path
+) -> None:
+    ended = CommandLine(tmp_path, new_database(None))("check-source")
+    assert ended.code == 1
+    assert "Traceback" not in ended.out + ended.err
+    assert "migrate" in ended.out + ended.err
+
+
+def test_purchases_of_ones_own_are_loaded_scored_and_shown_by_their_own_ids(
+    new_database: Callable[[str | None], Database], tmp_path: Path
+) -> None:
+    file = tmp_path / "box office.csv"
+    file.write_text(
+        "Customer,Date,Amount,Venue\n"
+        "ada,2025-03-01,10.00,Hall\n"
+        "ada,2025-03-02,15.00,Hall\n"
+        "ben,2025-03-03,twelve,Hall\n"
+        "cleo,2025-03-04,7.50,Attic\n"
+        "dora,never,3.00,Attic\n"
+    )
+    cli = CommandLine(tmp_path, new_database("csv"))
+
+    loaded = cli("load-orders", str(file), "--currency", "EUR", "--json")
+    assert (loaded.code, loaded.err) == (0, "")
+    assert "5 rows, 3 loaded (3 new, 0 changed, 0 as before), 0 removed, 2 rejected" in loaded.out
+    assert line_of(loaded, "   4")[:3] == ["4", "Amount", "twelve"]
+    assert line_of(loaded, "   6")[:3] == ["6", "Date", "never"]
+    assert json.loads(loaded.out.splitlines()[-1]) == {
+        "dataset": "box office",
+        "last_purchase": "2025-03-04T00:00:00+00:00",
+    }
+    with (tmp_path / "box office.rejects.csv").open(newline="") as rejects:
+        rows = list(csv.reader(rejects))
+    assert [(row[0], row[-1]) for row in rows[1:]] == [
+        ("4", "ben,2025-03-03,twelve,Hall"),
+        ("6", "dora,never,3.00,Attic"),
+    ]
+
+    assert cli("check-source").code == 0
+    ran = cli("run", "rfm_scoring", "--as-of", "2025-03-05")
+    assert ran.code == 0
+    assert line_of(ran, "✓ Hall")[7:9] == ["25.00", "EUR"]
+    shown = cli("show-run", "rfm_scoring", "--customers", "1")
+    assert line_of(shown, "ada")[:2] == ["ada", "Hall"]
+    assert "cleo" not in shown.out
+
+
+@ONE_VERSION
+def test_a_file_that_is_not_there_is_told_in_one_line(
+    new_database: Callable[[str | None], Database], tmp_path: Path
+) -> None:
+    cli = CommandLine(tmp_path, new_database("csv"))
+    assert "nowhere.csv" in refusal(cli("load-orders", "nowhere.csv"))
+
+
+@ONE_VERSION
+def test_without_a_terminal_the_output_is_plain_lines(cli: CommandLine) -> None:
+    ended = cli("run", "rfm_scoring", TERM="xterm-256color")
+    assert "\x1b" not in ended.out
+    assert "\r" not in ended.out
+    assert [line for line in ended.out.splitlines() if line.endswith(": done")] == [
+        f"{venue.name}: done" for venue in VENUES
+    ]
+    assert max(map(len, ended.out.splitlines())) <= 160
+
+
+@ONE_VERSION
+def test_on_a_terminal_a_bar_shows_the_progress(cli: CommandLine) -> None:
+    shown = cli.on_terminal("run", "rfm_scoring")
+    assert "━" in shown
+    assert "4/4" in shown
+    assert "\x1b[" in shown
+    assert "Arena: done" not in shown
+    assert "✓" in shown

@@ -1,0 +1,50 @@
+"""Runs rfm_scoring by `dag.test()`, once for each line of JSON on standard input.
+
+A process of its own, since Airflow is configured by its environment and warns when imported.
+Each line names the DAG file, the conf and the environment's changes; each is answered with one
+line of JSON on standard output.
+"""
+
+import json
+import os
+import sys
+from typing import Any
+
+# The answers' own stream: whatever Airflow prints goes to standard error.
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+
+from airflow.dag_processing.dagbag import DagBag  # noqa: E402
+from airflow.sdk.exceptions import ParamValidationError  # noqa: E402
+
+
+def run(dag_file: str, environment: dict[str, str | None], conf: dict[str, Any]) -> dict[str, Any]:
+    """Parse the file anew, run its DAG whole, and tell how each task ended."""
+    for name, value in environment.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+    dag = DagBag(dag_file).dags["rfm_scoring"]
+    try:
+        dag_run = dag.test(run_conf=conf, logical_date=None)
+    except ParamValidationError as error:
+        return {"refused": str(error)}
+    return {
+        "run_id": dag_run.run_id,
+        "state": dag_run.state,
+        "run_after": dag_run.run_after.isoformat(),
+        "tasks": [
+            {
+                "task_id": task.task_id,
+                "label": task.rendered_map_index,
+                "state": task.state,
+                "try_number": task.try_number,
+            }
+            for task in dag_run.get_task_instances()
+        ],
+    }
+
+
+for line in sys.stdin:
+    answers.write(json.dumps(run(**json.loads(line))) + "\n")
+    answers.flush()

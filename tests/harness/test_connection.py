@@ -1,0 +1,153 @@
+"""From the value of AIRFLOW_CONN_… to a connection: read, refused in words, never shown."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import quote
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+from tests.conftest import Database
+
+from venue_analytics.database.connection import (
+    DatabaseAddress,
+    DatabaseConnectionError,
+    connect,
+)
+
+NAME = "AIRFLOW_CONN_ANALYTICS_DB"
+PASSWORD = "p@ss/w:rd?#%'\\"  # noqa: S105 - nobody's
+
+
+def parse(value: str) -> dict[str, object]:
+    return dict(conninfo_to_dict(DatabaseAddress.parse(value, name=NAME).conninfo))
+
+
+def test_a_uri_is_read_part_by_part() -> None:
+    assert parse("postgresql://jobs:secret@db.example:5433/analytics?sslmode=require") == {
+        "host": "db.example",
+        "port": "5433",
+        "user": "jobs",
+        "password": "secret",
+        "dbname": "analytics",
+        "sslmode": "require",
+    }
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql"])
+def test_both_schemes_are_read(scheme: str) -> None:
+    assert parse(f"{scheme}://db/analytics") == {"host": "db", "dbname": "analytics"}
+
+
+def test_what_a_uri_encodes_is_decoded() -> None:
+    user, host = quote("jobs@corp", safe=""), quote("/var/run/postgresql", safe="")
+    parts = parse(f"postgresql://{user}:{quote(PASSWORD, safe='')}@{host}/my%20data")
+    assert parts == {
+        "user": "jobs@corp",
+        "password": PASSWORD,
+        "host": "/var/run/postgresql",
+        "dbname": "my data",
+    }
+
+
+def test_a_socket_directory_may_stand_in_the_query_or_in_the_host() -> None:
+    encoded = quote("/tmp/Sockets", safe="")  # noqa: S108 - nothing is there
+    assert parse(f"postgresql://jobs@/analytics?host={encoded}")["host"] == "/tmp/Sockets"  # noqa: S108
+
+
+def test_airflows_own_extras_are_left_out() -> None:
+    assert parse("postgresql://db/analytics?__extra__=%7B%7D&cursor=dictcursor") == {
+        "host": "db",
+        "dbname": "analytics",
+    }
+
+
+@pytest.mark.parametrize("as_text", [True, False], ids=["extra as text", "extra as object"])
+def test_airflows_json_is_read(as_text: bool) -> None:
+    extra = {"sslmode": "verify-full", "cursor": "dictcursor"}
+    fields = {
+        "conn_type": "postgres",
+        "host": "db.example",
+        "port": 5433,
+        "login": "jobs",
+        "password": PASSWORD,
+        "schema": "analytics",
+        "extra": json.dumps(extra) if as_text else extra,
+    }
+    assert parse(json.dumps(fields)) == {
+        "host": "db.example",
+        "port": "5433",
+        "user": "jobs",
+        "password": PASSWORD,
+        "dbname": "analytics",
+        "sslmode": "verify-full",
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("mysql://root:hunter2@db/shop", "it begins with mysql"),
+        ("db.example/analytics", "it begins with no scheme"),
+        ('{"host": "db", "password": "hunter2"', "is not valid JSON"),
+        ('{"host": "db", "password": "hunter2", "extra": "{"}', "is not valid JSON"),
+    ],
+)
+def test_a_bad_value_is_refused_in_words_without_its_password(value: str, words: str) -> None:
+    with pytest.raises(DatabaseConnectionError) as raised:
+        DatabaseAddress.parse(value, name=NAME)
+    assert str(raised.value).startswith(NAME)
+    assert words in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "postgresql://jobs:hunter2@db:port/analytics",
+        "postgresql://jobs:hunter2@db:99999/analytics",
+        "postgresql://jobs:hunter2@[db/analytics",
+        '{"host": "db", "password": "hunter2", "extra": "[]"}',
+        '{"host": "db", "password": "hunter2", "extra": 7}',
+    ],
+)
+def test_a_value_that_cannot_be_taken_apart_is_refused_in_words(value: str) -> None:
+    with pytest.raises(DatabaseConnectionError) as raised:
+        DatabaseAddress.parse(value, name=NAME)
+    assert NAME in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_the_password_is_never_shown() -> None:
+    address = DatabaseAddress.parse("postgresql://jobs:hunter2@db/analytics", name=NAME)
+    assert "hunter2" not in f"{address} {address!r}"
+
+
+def test_the_first_variable_that_is_set_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OWNERS", "")
+    monkeypatch.setenv(NAME, "postgresql://db/analytics")
+    assert DatabaseAddress.from_environment("OWNERS", NAME).conninfo == "host=db dbname=analytics"
+    monkeypatch.setenv("OWNERS", "postgresql://db/owners")
+    assert DatabaseAddress.from_environment("OWNERS", NAME).conninfo == "host=db dbname=owners"
+
+
+def test_no_variable_set_says_which_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(NAME, raising=False)
+    with pytest.raises(DatabaseConnectionError, match=f"no database given: set {NAME}"):
+        DatabaseAddress.from_environment(NAME)
+
+
+def test_a_connection_has_the_jobs_rights_whoever_logs_in(simple: Database) -> None:
+    with connect(simple.address("postgres")) as connection:
+        assert connection.execute("SELECT current_user").fetchone() == ("analytics_jobs",)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("CREATE TABLE public.anything ()")
+
+
+def test_the_server_ends_a_statement_past_its_time(simple: Database) -> None:
+    with (
+        connect(simple.address(), statement_timeout_seconds=1) as connection,
+        pytest.raises(psycopg.errors.QueryCanceled),
+    ):
+        connection.execute("SELECT pg_sleep(30)")

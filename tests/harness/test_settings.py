@@ -1,0 +1,236 @@
+"""Settings: each fault in one line: the Variable, the field, its value and what is allowed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from venue_analytics.harness import SettingsError
+from venue_analytics.harness.settings import read_settings
+from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
+
+VENUE = UUID("10000000-0000-4000-8000-000000000001")
+FIELDS = list(RfmScoringSettings.model_fields)
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+overrides = st.dictionaries(
+    st.just(str(VENUE)) | st.text(max_size=10),
+    st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=10), json_values, max_size=3)
+    | json_values,
+    max_size=2,
+)
+
+
+def read(text: str | None) -> RfmScoringSettings:
+    return read_settings(RfmScoringSettings, text, name="rfm_scoring")
+
+
+def fault(values: dict[str, Any]) -> str:
+    with pytest.raises(SettingsError) as raised:
+        read(json.dumps(values))
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("text", [None, "", "  \n", "{}"])
+def test_nothing_said_means_all_defaults(text: str | None) -> None:
+    assert read(text) == RfmScoringSettings()
+
+
+def test_what_is_said_holds_and_the_rest_is_default() -> None:
+    settings = read('{"cron": "30 4 * * 1", "recency_days": [7, 14, 30, 60]}')
+    assert settings.cron == "30 4 * * 1"
+    assert settings.recency_days == [7, 14, 30, 60]
+    assert settings.frequency_purchases == [10, 7, 4, 2]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "shown", "allowed"),
+    [
+        ("enabled", "yes", "'yes'", "boolean"),
+        ("cron", "every night", "'every night'", "five fields such as 0 2 * * *"),
+        ("cron", "0 2 * * * *", "'0 2 * * * *'", "five fields"),
+        ("cron", "61 2 * * *", "'61 2 * * *'", "five fields"),
+        ("timezone", "Berlin", "'Berlin'", "Europe/Berlin"),
+        ("timezone", "", "''", "IANA time zone"),
+        ("retries", -1, "'-1'", "greater than or equal to 0"),
+        ("retries", "3", "'3'", "integer"),
+        ("retries", True, "'True'", "integer"),
+        ("retries", 1.5, "'1.5'", "integer"),
+        ("retry_delay_seconds", 0, "'0'", "greater than or equal to 1"),
+        ("timeout_minutes", 1441, "'1441'", "less than or equal to 1440"),
+        ("max_tasks", 1025, "'1025'", "less than or equal to 1024"),
+        ("pool", "", "''", "at least 1 character"),
+        ("exclude_venues", "all", "'all'", "array"),
+        ("recency_days", [30, 60, 90], "'[30, 60, 90]'", "at least 4 items"),
+        ("recency_days", [30, 30, 90, 180], "'[30, 30, 90, 180]'", "four rising whole numbers"),
+        ("recency_days", [-1, 30, 90, 180], "'[-1, 30, 90, 180]'", "rising whole numbers from 0"),
+        ("frequency_purchases", [2, 4, 7, 10], "'[2, 4, 7, 10]'", "four falling whole numbers"),
+        ("frequency_purchases", [4, 3, 2, 0], "'[4, 3, 2, 0]'", "down to 1"),
+        ("monetary_percent", [101, 60, 40, 20], "'[101, 60, 40, 20]'", "from 1 to 100"),
+        ("lookback_days", 0, "'0'", "greater than or equal to 1"),
+        ("currency", "euro", "'euro'", "^[A-Z]{3}$"),
+        ("colour", "red", "'red'", "is not a setting of this job"),
+    ],
+)
+def test_a_fault_is_one_line_with_variable_field_value_and_what_is_allowed(
+    field: str, value: Any, shown: str, allowed: str
+) -> None:
+    message = fault({field: value})
+    assert message.count("\n") == 0
+    assert message.startswith(f"Variable rfm_scoring: {field} = {shown}: ")
+    assert allowed in message
+
+
+def test_an_item_of_a_list_is_named_by_its_place() -> None:
+    assert "exclude_venues.1 = 'nowhere': " in fault({"exclude_venues": [str(VENUE), "nowhere"]})
+
+
+def test_every_fault_has_its_own_line() -> None:
+    lines = fault({"retries": -1, "cron": "", "colour": 1}).split("\n")
+    assert [line.split(" = ")[0] for line in lines] == [
+        "Variable rfm_scoring: cron",
+        "Variable rfm_scoring: retries",
+        "Variable rfm_scoring: colour",
+    ]
+
+
+def test_a_long_value_is_cut() -> None:
+    assert len(fault({"cron": "x" * 5_000})) < 250
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (
+            {"vip_min_total": 8},
+            "vip_min_total > regular_min_total > at_risk_min_total must hold; they are 8, 8, 5",
+        ),
+        (
+            {"medium_risk_after_days": 200},
+            "high_risk_after_days = 180: must be at least medium_risk_after_days (200)",
+        ),
+    ],
+)
+def test_thresholds_out_of_order_are_told_with_their_values(
+    values: dict[str, Any], words: str
+) -> None:
+    assert fault(values) == f"Variable rfm_scoring: {words}"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"cron": "0 2 * * *"', "Variable rfm_scoring is not valid JSON: "),
+        ("[1, 2]", "Variable rfm_scoring must be a JSON object such as"),
+        ('"0 2 * * *"', "and is '0 2 * * *'"),
+        ("null", "and is 'None'"),
+    ],
+)
+def test_what_is_no_json_object_is_refused_in_words(text: str, words: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        read(text)
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_venue_may_differ_in_its_rules() -> None:
+    settings = read(json.dumps({"venues": {str(VENUE): {"recency_days": [7, 14, 21, 28]}}}))
+    assert settings.for_venue(VENUE).recency_days == [7, 14, 21, 28]
+    assert settings.for_venue(UUID(int=1)).recency_days == [30, 60, 90, 180]
+    assert settings.for_venue(VENUE).frequency_purchases == [10, 7, 4, 2]
+
+
+@pytest.mark.parametrize("field", ["cron", "retries", "max_tasks", "venues", "colour"])
+def test_a_venue_may_not_differ_in_what_belongs_to_the_run(field: str) -> None:
+    message = fault({"venues": {str(VENUE): {field: 1}}})
+    assert message.startswith(f"Variable rfm_scoring: venues.{VENUE}.{field} may not differ by ")
+    assert "recency_days" in message
+    assert "cron," not in message.split("allowed: ")[1]
+
+
+def test_a_bad_override_names_venue_field_value_and_what_is_allowed() -> None:
+    message = fault({"venues": {str(VENUE): {"vip_min_total": 99}}})
+    assert message == (
+        f"Variable rfm_scoring: venues.{VENUE}.vip_min_total = '99': "
+        "Input should be less than or equal to 15"
+    )
+
+
+def test_an_override_must_fit_the_venues_other_settings() -> None:
+    message = fault({"venues": {str(VENUE): {"vip_min_total": 8}}})
+    assert f"venues.{VENUE}." in message
+    assert "they are 8, 8, 5" in message
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"recency_days": [30, 60, 90, 181]},
+        {"monetary_percent": [81, 60, 40, 20]},
+        {"vip_min_total": 13},
+        {"lookback_days": 365},
+        {"high_risk_min_purchases": 4},
+        {"currency": "EUR"},
+    ],
+)
+def test_the_rules_hash_changes_with_what_shapes_a_score(rules: dict[str, Any]) -> None:
+    assert read(json.dumps(rules)).rules_hash() != read(None).rules_hash()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"cron": "0 5 * * *"},
+        {"timezone": "Europe/Berlin"},
+        {"retries": 9},
+        {"max_tasks": 1},
+        {"pool": "venue_analytics"},
+        {"exclude_venues": [str(VENUE)]},
+        {"enabled": False},
+    ],
+)
+def test_the_rules_hash_does_not_change_with_when_and_how_a_job_runs(other: dict[str, Any]) -> None:
+    assert read(json.dumps(other)).rules_hash() == read(None).rules_hash()
+
+
+def test_only_the_venue_that_differs_has_another_rules_hash() -> None:
+    settings = read(json.dumps({"venues": {str(VENUE): {"vip_min_total": 13}}}))
+    assert settings.for_venue(VENUE).rules_hash() == read('{"vip_min_total": 13}').rules_hash()
+    assert settings.for_venue(UUID(int=1)).rules_hash() == read(None).rules_hash()
+
+
+@given(
+    text=st.text(max_size=60)
+    | json_values.map(json.dumps)
+    | st.dictionaries(st.sampled_from(FIELDS), json_values, max_size=5).map(json.dumps)
+    | st.builds(lambda venues: json.dumps({"venues": venues}), overrides)
+)
+def test_any_text_gives_settings_or_a_settings_error(text: str) -> None:
+    try:
+        settings = read(text)
+    except SettingsError:
+        return
+    settings.for_venue(VENUE).rules_hash()
+    settings.tzinfo()
+
+
+def test_lists_nested_too_deep_to_read_give_a_settings_error() -> None:
+    with pytest.raises(SettingsError):
+        read('{"cron": ' + "[" * 100_000)
+
+
+@pytest.mark.parametrize("text", ['{"cron": "\\ud800"}', '{"retries": ' + "9" * 5_000 + "}"])
+def test_text_that_python_and_json_read_differently_gives_a_settings_error(text: str) -> None:
+    with pytest.raises(SettingsError, match="Variable rfm_scoring"):
+        read(text)

@@ -1,0 +1,35 @@
+"""One tenant at a time, and never none."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from tests.conftest import Database
+from tests.harness.simple_venues import NORTH, SOUTH
+
+from venue_analytics.harness.tenant import tenant_transaction
+
+TENANT = "SELECT current_setting('app.current_tenant_id', TRUE)"
+
+
+def test_a_transaction_without_a_tenant_is_refused(simple: Database) -> None:
+    with (
+        simple.jobs() as connection,
+        pytest.raises(ValueError, match="exactly one tenant"),
+        tenant_transaction(connection, None),
+    ):
+        raise AssertionError("the transaction was opened")
+
+
+def test_the_tenant_holds_inside_and_not_after(simple: Database) -> None:
+    with simple.jobs() as connection:
+        with tenant_transaction(connection, NORTH):
+            assert connection.execute(TENANT).fetchone() == (str(NORTH),)
+        with tenant_transaction(connection, SOUTH):
+            assert connection.execute(TENANT).fetchone() == (str(SOUTH),)
+        assert connection.execute(TENANT).fetchone() == ("",)
+
+
+def test_without_a_tenant_the_tables_raise_and_do_not_look_empty(simple: Database) -> None:
+    with simple.jobs() as connection, pytest.raises(psycopg.Error):
+        connection.execute("SELECT count(*) FROM customer_rfm_state")
