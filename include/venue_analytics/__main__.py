@@ -14,16 +14,13 @@ from uuid import UUID, uuid4
 import psycopg
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from venue_analytics.database.check_source import SourceReport
 from venue_analytics.database.check_source import check_source as look_at_source
 from venue_analytics.database.connection import DatabaseAddress, DatabaseConnectionError, connect
 from venue_analytics.database.migrate import MigrationError
 from venue_analytics.database.migrate import migrate as bring_up_to_date
-from venue_analytics.database.purchases import ColumnChoice, LoadError, LoadReport
+from venue_analytics.database.purchases import ColumnChoice, LoadError
 from venue_analytics.database.purchases import load_orders as load_purchases
 from venue_analytics.harness import AnalyticsError, Job, Venue, history
 from venue_analytics.harness.finish import finish_run
@@ -33,7 +30,7 @@ from venue_analytics.harness.process import VenueFailure, process_batch
 from venue_analytics.harness.request import RunRequest
 from venue_analytics.harness.settings import read_settings
 from venue_analytics.jobs import JOBS
-from venue_analytics.report import counted, print_best_customers, print_run
+from venue_analytics.report import print_best_customers, print_load, print_run, print_source
 
 app = typer.Typer(
     name="venue_analytics",
@@ -74,7 +71,7 @@ def check_source() -> None:
     """Check the source contract against your data, in plain words."""
     with connect(DatabaseAddress.from_environment(DATABASE)) as connection:
         report = look_at_source(connection)
-    _print_source(_console(), report)
+    print_source(_console(), report)
     raise typer.Exit(bool(report.faults))
 
 
@@ -129,7 +126,7 @@ def load_orders(
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
         progress.remove_task(task)
-    _print_load(console, report, rejects_file)
+    print_load(console, report, rejects_file)
     if as_json:
         last = report.last_purchase.isoformat()
         typer.echo(json.dumps({"dataset": report.dataset, "last_purchase": last}))
@@ -255,56 +252,6 @@ def _progress(console: Console) -> Progress:
         console=console,
         transient=True,
         disable=not console.is_terminal,
-    )
-
-
-def _print_source(console: Console, report: SourceReport) -> None:
-    if report.adapter:
-        console.print(f"Source contract by adapter [bold]{report.adapter}[/bold]")
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("View")
-        table.add_column("Rows", justify="right")
-        for view, rows in report.rows.items():
-            table.add_row(f"source.{view}", f"{rows:,}")
-        console.print(table)
-        zones = ", ".join(f"{zone} {count}" for zone, count in sorted(report.time_zones.items()))
-        console.print(f"Venues by time zone: {zones or 'none'}", highlight=False)
-    for warning in report.warnings:
-        console.print(f"[yellow]warning[/yellow] {warning}", highlight=False)
-    for fault in report.faults:
-        console.print(f"[red]fault[/red]   {fault}", highlight=False)
-    verdict = "breaks the contract" if report.faults else "keeps the contract"
-    console.print(
-        f"The source {verdict}: {counted(len(report.faults), 'fault')}, "
-        f"{counted(len(report.warnings), 'warning')}.",
-        highlight=False,
-    )
-
-
-def _print_load(console: Console, report: LoadReport, rejects: Path) -> None:
-    used = ", ".join(f"{role} = {header}" for role, header in report.columns.items())
-    console.print(f"Columns: {used}", highlight=False)
-    console.print(
-        f"{report.dataset}: {report.rows_read:,} rows, {report.loaded:,} loaded "
-        f"({report.inserted:,} new, {report.updated:,} changed, {report.unchanged:,} as before), "
-        f"{report.removed:,} removed, {report.rejected:,} rejected; "
-        f"{counted(report.customers, 'customer')}, {counted(report.venues, 'venue')}, "
-        f"{report.first_purchase:%Y-%m-%d} to {report.last_purchase:%Y-%m-%d}",
-        highlight=False,
-    )
-    if not report.rejected:
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("Line", "Column", "Value", "Reason"):
-        table.add_column(column, justify="right" if column == "Line" else "left", overflow="fold")
-    for reject in report.rejects:
-        fields = (str(reject.line), reject.column or "", reject.value, reject.reason)
-        table.add_row(*map(escape, fields))
-    console.print(table)
-    more = report.rejected - len(report.rejects)
-    console.print(
-        f"{f'and {more:,} more; ' if more else ''}all rejected rows stand in {rejects}",
-        highlight=False,
     )
 
 

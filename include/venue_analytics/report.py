@@ -1,9 +1,10 @@
-"""What a run did, as a table for people."""
+"""What commands found and did, as tables for people."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from pathlib import Path
 from uuid import UUID
 
 import psycopg
@@ -11,6 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from venue_analytics.database.check_source import SourceReport
+from venue_analytics.database.purchases import LoadReport
 from venue_analytics.database.statements import statement
 from venue_analytics.harness import Venue, history
 from venue_analytics.harness.history import Attempt, PlannedRun
@@ -54,6 +57,58 @@ def print_best_customers(
             table.add_row(escape(customer), escape(venue), segment, *shown)
         console.print()
         console.print(table)
+
+
+def print_source(console: Console, report: SourceReport) -> None:
+    """Print what a check of the source found."""
+    if report.adapter:
+        console.print(f"Source contract by adapter [bold]{report.adapter}[/bold]")
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("View")
+        table.add_column("Rows", justify="right")
+        for view, rows in report.rows.items():
+            table.add_row(f"source.{view}", f"{rows:,}")
+        console.print(table)
+        zones = ", ".join(f"{zone} {count}" for zone, count in sorted(report.time_zones.items()))
+        console.print(f"Venues by time zone: {zones or 'none'}", highlight=False)
+    for warning in report.warnings:
+        console.print(f"[yellow]warning[/yellow] {warning}", highlight=False)
+    for fault in report.faults:
+        console.print(f"[red]fault[/red]   {fault}", highlight=False)
+    verdict = "breaks the contract" if report.faults else "keeps the contract"
+    console.print(
+        f"The source {verdict}: {counted(len(report.faults), 'fault')}, "
+        f"{counted(len(report.warnings), 'warning')}.",
+        highlight=False,
+    )
+
+
+def print_load(console: Console, report: LoadReport, rejects: Path) -> None:
+    """Print what a load did, and the first rows that it rejected."""
+    used = ", ".join(f"{role} = {header}" for role, header in report.columns.items())
+    console.print(f"Columns: {used}", highlight=False)
+    console.print(
+        f"{report.dataset}: {report.rows_read:,} rows, {report.loaded:,} loaded "
+        f"({report.inserted:,} new, {report.updated:,} changed, {report.unchanged:,} as before), "
+        f"{report.removed:,} removed, {report.rejected:,} rejected; "
+        f"{counted(report.customers, 'customer')}, {counted(report.venues, 'venue')}, "
+        f"{report.first_purchase:%Y-%m-%d} to {report.last_purchase:%Y-%m-%d}",
+        highlight=False,
+    )
+    if not report.rejected:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("Line", "Column", "Value", "Reason"):
+        table.add_column(column, justify="right" if column == "Line" else "left", overflow="fold")
+    for reject in report.rejects:
+        fields = (str(reject.line), reject.column or "", reject.value, reject.reason)
+        table.add_row(*map(escape, fields))
+    console.print(table)
+    more = report.rejected - len(report.rejects)
+    console.print(
+        f"{f'and {more:,} more; ' if more else ''}all rejected rows stand in {rejects}",
+        highlight=False,
+    )
 
 
 def counted(number: int, noun: str) -> str:
