@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -56,18 +57,29 @@ class Database:
         )
 
 
+@pytest.fixture(scope="session")
+def server_directory() -> Iterator[Path]:
+    """Where the servers keep their data.
+
+    Not below pytest's own temporary folder: another session shuts that one against other users,
+    and as root the servers run as one.
+    """
+    with tempfile.TemporaryDirectory(prefix="venue-analytics-tests-") as directory:
+        yield Path(directory)
+
+
 @pytest.fixture(scope="session", params=[16, 18], ids=["postgres16", "postgres18"])
-def postgres(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def postgres(request: pytest.FixtureRequest, server_directory: Path) -> Iterator[PostgresServer]:
     """One PostgreSQL server a version, for the whole session."""
-    with PostgresServer(tmp_path_factory.mktemp("postgres"), request.param) as server:
+    with PostgresServer(server_directory / f"postgres{request.param}", request.param) as server:
         server.prepare({})
         yield server
 
 
 @pytest.fixture(scope="session")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+def valkey(server_directory: Path) -> Iterator[ValkeyServer]:
     """A Redis-protocol server, for the whole session."""
-    with ValkeyServer(tmp_path_factory.mktemp("valkey")) as server:
+    with ValkeyServer(server_directory / "valkey") as server:
         yield server
 
 

@@ -3,8 +3,8 @@
 WITH refunded AS MATERIALIZED (
     SELECT
         r.order_id,
-        sum((r.amount * 100)::bigint) FILTER (WHERE r.amount BETWEEN 0 AND 9999999999.99)::bigint
-            AS cents
+        -- a negative refund takes nothing back, and no refund is more than the largest amount
+        sum((least(greatest(r.amount, 0), 9999999999.99) * 100)::bigint)::bigint AS cents
     FROM source.refunds AS r
     WHERE
         r.venue_id = %(venue_id)s

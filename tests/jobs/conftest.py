@@ -1,0 +1,62 @@
+"""Databases that the tests of one job share, emptied before each test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+from psycopg import sql
+from tests.conftest import Database
+from tests.jobs.scoring import PlatformHouse, SimpleHouse
+
+from venue_analytics.demo.servers import PostgresServer
+
+
+@pytest.fixture(scope="session")
+def shared_database(
+    postgres: PostgresServer, template: Callable[[str], str]
+) -> Iterator[Callable[[str], Database]]:
+    """Give the one database that all tests of an adapter share."""
+    made: dict[str, Database] = {}
+
+    def make(adapter: str) -> Database:
+        if adapter not in made:
+            name = f"scoring_{adapter}"
+            with psycopg.connect(postgres.superuser_uri(), autocommit=True) as connection:
+                connection.execute(
+                    sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER analytics_owner").format(
+                        sql.Identifier(name), sql.Identifier(template(adapter))
+                    )
+                )
+                # hundreds of small commits; what a crash would lose does not matter here
+                connection.execute(
+                    sql.SQL("ALTER DATABASE {} SET synchronous_commit = off").format(
+                        sql.Identifier(name)
+                    )
+                )
+            made[adapter] = Database(postgres, name)
+        return made[adapter]
+
+    yield make
+    with psycopg.connect(postgres.superuser_uri(), autocommit=True) as connection:
+        for database in made.values():
+            connection.execute(
+                sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database.name))
+            )
+
+
+@pytest.fixture
+def simple_house(shared_database: Callable[[str], Database]) -> Iterator[SimpleHouse]:
+    """An empty database over the adapter `simple`'s tables, shared by the tests in turn."""
+    with SimpleHouse(shared_database("simple")) as house:
+        house.clear()
+        yield house
+
+
+@pytest.fixture
+def platform_house(shared_database: Callable[[str], Database]) -> Iterator[PlatformHouse]:
+    """An empty database over the platform's tables, shared by the tests in turn."""
+    with PlatformHouse(shared_database("platform")) as house:
+        house.clear()
+        yield house
