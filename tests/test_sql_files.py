@@ -60,6 +60,7 @@ VALUES: dict[str, Any] = {
     "batch": 0,
     "currency": "USD",
     "customers": 10,
+    "tenants": [TENANT],
     "dataset": "orders.csv",
     "deployment": uid("deployment"),
     "error": None,

@@ -23,10 +23,11 @@ from venue_analytics.database.migrate import migrate as bring_up_to_date
 from venue_analytics.database.purchases import ColumnChoice, LoadError
 from venue_analytics.database.purchases import load_orders as load_purchases
 from venue_analytics.harness import AnalyticsError, Job, Venue, history
+from venue_analytics.harness.database_errors import in_words
 from venue_analytics.harness.finish import finish_run
 from venue_analytics.harness.history import RunKey
 from venue_analytics.harness.plan import plan_run
-from venue_analytics.harness.process import VenueFailure, process_batch
+from venue_analytics.harness.process import process_batch
 from venue_analytics.harness.request import RunRequest
 from venue_analytics.harness.settings import read_settings
 from venue_analytics.jobs import JOBS
@@ -153,7 +154,6 @@ def run(
     )
     request = RunRequest.read({"venues": venue or None, "as_of": as_of, "force": force})
     address = DatabaseAddress.from_environment(DATABASE)
-    failures: list[VenueFailure] = []
 
     def open_connection() -> psycopg.Connection:
         return connect(
@@ -174,20 +174,21 @@ def run(
             as_of=request.as_of or now,
         )
         batches = history.load_batches(connection, planned)
-        with _progress(console) as progress:
-            total = sum(len(batch.venues) for batch in batches)
-            task = progress.add_task(job, total=total)
+        try:
+            with _progress(console) as progress:
+                total = sum(len(batch.venues) for batch in batches)
+                task = progress.add_task(job, total=total)
 
-            def tell(done: Venue) -> None:
-                progress.advance(task)
-                if not console.is_terminal:
-                    console.print(f"{done.name}: done", highlight=False)
+                def tell(done: Venue) -> None:
+                    progress.advance(task)
+                    if not console.is_terminal:
+                        console.print(f"{done.name}: done", highlight=False, markup=False)
 
-            for batch in batches:
-                failures += process_batch(
-                    open_connection, chosen, planned, batch, settings, on_venue=tell
-                )
-        unfinished = finish_run(connection, planned)
+                for batch in batches:
+                    process_batch(open_connection, chosen, planned, batch, settings, on_venue=tell)
+        finally:
+            # an interrupted run ends in history too
+            unfinished = finish_run(connection, planned)
         print_run(console, connection, planned)
     raise typer.Exit(bool(unfinished))
 
@@ -224,7 +225,11 @@ def main() -> None:
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
         _fail("this database is not migrated: run `python -m venue_analytics migrate` first")
     except psycopg.OperationalError as error:
+        if error.sqlstate is not None:
+            _fail(str(in_words(error)))
         _fail(f"the database cannot be reached: {' '.join(str(error).split())}")
+    except psycopg.Error as error:
+        _fail(str(in_words(error)))
 
 
 def _job(name: str) -> Job[Any]:

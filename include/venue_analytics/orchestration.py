@@ -25,6 +25,7 @@ from venue_analytics.harness import (
     SettingsError,
     history,
 )
+from venue_analytics.harness.database_errors import in_words
 from venue_analytics.harness.finish import finish_run
 from venue_analytics.harness.history import PlannedRun, RunKey
 from venue_analytics.harness.plan import plan_run
@@ -56,7 +57,7 @@ class AirflowJob:
         self.settings: JobSettings
         try:
             self.settings = self._read_settings()
-        except Exception as error:  # noqa: BLE001 - a DAG must parse, whatever the Variable holds
+        except SettingsError as error:
             self.fault = str(error)
             self.settings = job.settings()
 
@@ -120,6 +121,8 @@ class AirflowJob:
                 batches = history.load_batches(connection, run)
         except AnalyticsError as error:
             _fail(error)
+        except psycopg.Error as error:
+            _fail(in_words(error))
         return [{"number": batch.number, "label": batch.label} for batch in batches]
 
     def process(self, batch: dict[str, Any]) -> None:

@@ -62,7 +62,7 @@ def print_best_customers(
 def print_source(console: Console, report: SourceReport) -> None:
     """Print what a check of the source found."""
     if report.adapter:
-        console.print(f"Source contract by adapter [bold]{report.adapter}[/bold]")
+        console.print(f"Source contract by adapter [bold]{escape(report.adapter)}[/bold]")
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("View")
         table.add_column("Rows", justify="right")
@@ -70,11 +70,11 @@ def print_source(console: Console, report: SourceReport) -> None:
             table.add_row(f"source.{view}", f"{rows:,}")
         console.print(table)
         zones = ", ".join(f"{zone} {count}" for zone, count in sorted(report.time_zones.items()))
-        console.print(f"Venues by time zone: {zones or 'none'}", highlight=False)
+        console.print(f"Venues by time zone: {zones or 'none'}", highlight=False, markup=False)
     for warning in report.warnings:
-        console.print(f"[yellow]warning[/yellow] {warning}", highlight=False)
+        console.print(f"[yellow]warning[/yellow] {escape(warning)}", highlight=False)
     for fault in report.faults:
-        console.print(f"[red]fault[/red]   {fault}", highlight=False)
+        console.print(f"[red]fault[/red]   {escape(fault)}", highlight=False)
     verdict = "breaks the contract" if report.faults else "keeps the contract"
     console.print(
         f"The source {verdict}: {counted(len(report.faults), 'fault')}, "
@@ -86,7 +86,7 @@ def print_source(console: Console, report: SourceReport) -> None:
 def print_load(console: Console, report: LoadReport, rejects: Path) -> None:
     """Print what a load did, and the first rows that it rejected."""
     used = ", ".join(f"{role} = {header}" for role, header in report.columns.items())
-    console.print(f"Columns: {used}", highlight=False)
+    console.print(f"Columns: {used}", highlight=False, markup=False)
     console.print(
         f"{report.dataset}: {report.rows_read:,} rows, {report.loaded:,} loaded "
         f"({report.inserted:,} new, {report.updated:,} changed, {report.unchanged:,} as before), "
@@ -94,6 +94,7 @@ def print_load(console: Console, report: LoadReport, rejects: Path) -> None:
         f"{counted(report.customers, 'customer')}, {counted(report.venues, 'venue')}, "
         f"{report.first_purchase:%Y-%m-%d} to {report.last_purchase:%Y-%m-%d}",
         highlight=False,
+        markup=False,
     )
     if not report.rejected:
         return
@@ -108,6 +109,7 @@ def print_load(console: Console, report: LoadReport, rejects: Path) -> None:
     console.print(
         f"{f'and {more:,} more; ' if more else ''}all rejected rows stand in {rejects}",
         highlight=False,
+        markup=False,
     )
 
 

@@ -1,11 +1,11 @@
-"""Batches: every venue exactly once, never two tenants in a task, never too many tasks."""
+"""Batches: every venue exactly once, never too many tasks, tenants apart where that fits."""
 
 from __future__ import annotations
 
 from random import Random
 from uuid import UUID
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from venue_analytics.harness import Venue
@@ -34,17 +34,19 @@ def test_every_venue_is_in_exactly_one_batch(venues: list[Venue], max_tasks: int
 
 
 @given(venues=venues, max_tasks=st.integers(1, 40))
-def test_a_batch_has_venues_of_one_tenant(venues: list[Venue], max_tasks: int) -> None:
+def test_a_batch_has_venues_of_one_tenant_where_there_are_tasks_for_all_tenants(
+    venues: list[Venue], max_tasks: int
+) -> None:
+    assume(len({venue.tenant_id for venue in venues}) <= max_tasks)
     for batch in pack(venues, max_tasks=max_tasks):
         assert len({venue.tenant_id for venue in batch.venues}) == 1
 
 
 @given(venues=venues, max_tasks=st.integers(1, 40))
-def test_there_are_no_more_batches_than_allowed_or_tenants(
+def test_there_are_no_more_batches_than_allowed_however_many_tenants(
     venues: list[Venue], max_tasks: int
 ) -> None:
-    tenants = len({venue.tenant_id for venue in venues})
-    assert len(pack(venues, max_tasks=max_tasks)) <= max(max_tasks, tenants)
+    assert len(pack(venues, max_tasks=max_tasks)) <= max_tasks
 
 
 @given(venues=venues, max_tasks=st.integers(1, 40))

@@ -15,6 +15,7 @@ from venue_analytics.harness import Outcome, Venue, VenueResult, history
 from venue_analytics.harness.batches import pack
 from venue_analytics.harness.finish import finish_run
 from venue_analytics.harness.history import PlannedRun, RunKey
+from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
 
 KEY = RunKey(UUID(int=1), "rfm_scoring", "scheduled__2026-03-01")
 AS_OF = datetime(2026, 3, 1, 2, tzinfo=UTC)
@@ -41,7 +42,7 @@ def plan(
 
 
 def begin(connection: psycopg.Connection, run: PlannedRun, venue: Venue, batch: int = 0) -> int:
-    return history.open_venue_run(connection, run, batch, venue, "0123456789abcdef")
+    return history.open_venue_run(connection, run, batch, venue, RfmScoringSettings())
 
 
 def attempt(

@@ -55,6 +55,8 @@ def check_source(connection: psycopg.Connection) -> SourceReport:
         for view in sound:
             if view.name != "venues":
                 _check_rows(connection, report, view, tenants)
+        if tenants and "orders" in report.rows:
+            _check_tenants_of_orders(connection, report, tenants)
     return report
 
 
@@ -127,6 +129,20 @@ def _check_venues(connection: psycopg.Connection, report: SourceReport) -> list[
     if not venues:
         report.warnings.append("source.venues has no rows: there is nothing to do")
     return sorted({row["tenant_id"] for row in venues if row["tenant_id"] is not None})
+
+
+def _check_tenants_of_orders(
+    connection: psycopg.Connection, report: SourceReport, tenants: list[UUID]
+) -> None:
+    with connection.transaction():
+        connection.execute(
+            "SELECT set_config('app.current_tenant_id', %s, TRUE)", [str(tenants[0])]
+        )
+        (orders,) = connection.execute(
+            statement(PACKAGE, "orders_of_unknown_tenants"), {"tenants": tenants}
+        ).fetchone() or (0,)
+    if orders:
+        report.warnings.append(f"source.orders has {orders} rows of no tenant that has a venue")
 
 
 def _check_rows(

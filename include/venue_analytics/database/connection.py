@@ -10,14 +10,21 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import psycopg
 from psycopg.conninfo import make_conninfo
+from psycopg.pq import Conninfo
 
 JOBS_ROLE = "analytics_jobs"
 OWNER_ROLE = "analytics_owner"
 
-#: Extras of an Airflow connection that libpq understands; the others are Airflow's own.
-LIBPQ_EXTRAS = frozenset(
-    {"sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "target_session_attrs", "host"}
-)
+#: Extras of an Airflow connection that libpq understands, but for those that we set ourselves;
+#: the others are Airflow's own.
+LIBPQ_EXTRAS = frozenset(option.keyword.decode() for option in Conninfo.get_defaults()) - {
+    "options",
+    "application_name",
+    "user",
+    "password",
+    "dbname",
+    "port",
+}
 
 
 FORMS = (

@@ -26,6 +26,13 @@ from venue_analytics.database.statements import statement
 
 ADAPTERS = ("platform", "simple", "csv")
 PACKAGE = "venue_analytics.database"
+SCHEMA_RIGHTS: tuple[tuple[str, LiteralString], ...] = (
+    (OWNER_ROLE, "CREATE"),
+    (OWNER_ROLE, "USAGE"),
+    ("analytics_jobs", "USAGE"),
+    ("analytics_reader", "USAGE"),
+    ("analytics_lister", "USAGE"),
+)
 
 
 class MigrationError(Exception):
@@ -74,6 +81,8 @@ def migrate(
         )
     with _open(address) as connection:
         driver = _driver_connection(connection)
+        # one migration at a time; a second one finds all done
+        driver.execute("SELECT pg_advisory_xact_lock(hashtextextended('venue_analytics', 0))")
         _make_roles(driver)
         _make_schemas(driver)
         before, after = _upgrade(connection, driver)
@@ -118,8 +127,10 @@ def _make_roles(driver: psycopg.Connection) -> None:
     try:
         with driver.transaction():
             driver.execute(text)
+            # From 16 on, who made a role is its member, and may still not act as it.
+            right = "SET" if driver.info.server_version >= 160000 else "MEMBER"
             may = driver.execute(
-                "SELECT pg_has_role(current_user, %s, 'MEMBER')", [OWNER_ROLE]
+                "SELECT pg_has_role(current_user, %s, %s)", [OWNER_ROLE, right]
             ).fetchone()
             if may is not None and not may[0]:
                 driver.execute(
@@ -147,13 +158,16 @@ def _make_schemas(driver: psycopg.Connection) -> None:
                 f"schema {name} already exists and belongs to {found[0]}, not to {OWNER_ROLE}; "
                 "nothing was changed. Rename it, or point the connection at another database."
             )
-    may = driver.execute(
-        "SELECT has_schema_privilege(%s, 'public', 'CREATE')", [OWNER_ROLE]
-    ).fetchone()
-    if may is not None and not may[0]:
-        driver.execute(
-            sql.SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(sql.Identifier(OWNER_ROLE))
-        )
+    for role, right in SCHEMA_RIGHTS:
+        has = driver.execute(
+            "SELECT has_schema_privilege(%s, 'public', %s)", [role, right]
+        ).fetchone()
+        if has is not None and not has[0]:
+            driver.execute(
+                sql.SQL("GRANT {} ON SCHEMA public TO {}").format(
+                    sql.SQL(right), sql.Identifier(role)
+                )
+            )
 
 
 def _upgrade(
@@ -179,6 +193,8 @@ def _apply_adapter(driver: psycopg.Connection, adapter: str | None, currency: st
         raise MigrationError("the migrations ended the transaction that they were to run in")
     in_force = driver.execute("SELECT name, currency FROM source.adapter").fetchone()
     name = adapter or (in_force[0] if in_force else "platform")
+    if name.endswith(".sql"):
+        name = str(Path(name).resolve())  # found again from any folder
     text = _adapter_text(name)
     kept = re.search(r"^-- keeps_updated_at: (true|false)$", text, re.MULTILINE)
     if kept is None:
@@ -190,6 +206,11 @@ def _apply_adapter(driver: psycopg.Connection, adapter: str | None, currency: st
     driver.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.SQL(", ").join(views)))
     try:
         driver.execute(text)
+        if driver.info.transaction_status is not TransactionStatus.INTRANS:
+            raise MigrationError(
+                f"adapter {name} ended the transaction, so that what it made before stands: take "
+                "BEGIN, COMMIT and ROLLBACK out of it, and migrate again"
+            )
         for view in views:
             driver.execute(
                 sql.SQL("ALTER VIEW {} OWNER TO {}").format(view, sql.Identifier(OWNER_ROLE))

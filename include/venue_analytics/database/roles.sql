@@ -12,10 +12,16 @@ BEGIN
         'analytics_owner', 'analytics_jobs', 'analytics_reader', 'analytics_lister'
     ] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
-            EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
+            BEGIN
+                EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
+            EXCEPTION
+                -- roles are the server's: another database's migration may have been faster
+                WHEN duplicate_object OR unique_violation THEN NULL;
+            END;
         END IF;
     END LOOP;
-    -- The owner hands the listing function over to the lister, without inheriting its sight.
+    -- The owner hands the listing function over to the lister, without inheriting its sight
+    -- (PostgreSQL 15 cannot say so: there the owner sees the venues of all tenants).
     IF NOT EXISTS (
         SELECT FROM pg_auth_members AS m
         WHERE m.roleid = 'analytics_lister'::regrole AND m.member = 'analytics_owner'::regrole

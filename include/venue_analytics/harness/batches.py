@@ -11,7 +11,7 @@ from venue_analytics.harness.job import Venue
 
 @dataclass(frozen=True)
 class Batch:
-    """The venues of one mapped task, all of one tenant."""
+    """The venues of one mapped task."""
 
     number: int
     label: str
@@ -21,13 +21,14 @@ class Batch:
 def pack(venues: Sequence[Venue], *, max_tasks: int) -> list[Batch]:
     """Give each venue a task of its own while there are few; else share tasks evenly.
 
-    A tenant's venues never share a task with another's, so that at least one task a tenant is
-    made, whatever `max_tasks` says.
+    A tenant's venues share a task with another's only where there are more tenants than tasks.
     """
     ordered = sorted(venues, key=lambda venue: (venue.tenant_id, venue.name, venue.venue_id))
     by_tenant = [list(group) for _, group in groupby(ordered, key=lambda venue: venue.tenant_id)]
+    if len(by_tenant) > max_tasks:
+        by_tenant = [ordered]
     size = 1
-    while sum(-(-len(group) // size) for group in by_tenant) > max(max_tasks, len(by_tenant)):
+    while sum(-(-len(group) // size) for group in by_tenant) > max_tasks:
         size += 1
     chunks = [
         tuple(group[start : start + size])

@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 from venue_analytics.database.statements import statement
 from venue_analytics.harness.batches import Batch
 from venue_analytics.harness.job import Outcome, Venue, VenueResult
+from venue_analytics.harness.settings import JobSettings
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,11 @@ def last_attempts(connection: psycopg.Connection, run: PlannedRun) -> dict[UUID,
 
 
 def open_venue_run(
-    connection: psycopg.Connection, run: PlannedRun, batch: int, venue: Venue, rules_hash: str
+    connection: psycopg.Connection,
+    run: PlannedRun,
+    batch: int,
+    venue: Venue,
+    settings: JobSettings,
 ) -> int:
     """Note that an attempt begins; gives its id."""
     parameters = {
@@ -173,7 +178,7 @@ def open_venue_run(
         "tenant_id": venue.tenant_id,
         "venue_name": venue.name,
         "as_of": run.as_of,
-        "rules_hash": rules_hash,
+        "rules_hash": settings.rules_hash(),
         "host": socket.gethostname(),
     }
     row = connection.execute(statement(__package__, "open_venue_run"), parameters).fetchone()
@@ -184,8 +189,8 @@ def open_venue_run(
 
 def close_venue_run(
     connection: psycopg.Connection, attempt: int, result: VenueResult, error: str | None = None
-) -> None:
-    """Note how an attempt ended, in the transaction that is open."""
+) -> bool:
+    """Note how an attempt ended; whether it was still open, and nobody else has closed it."""
     parameters = {
         "id": attempt,
         "outcome": result.outcome,
@@ -198,7 +203,7 @@ def close_venue_run(
         "summary": Jsonb(dict(result.summary)),
         "error": error,
     }
-    connection.execute(statement(__package__, "close_venue_run"), parameters)
+    return connection.execute(statement(__package__, "close_venue_run"), parameters).rowcount == 1
 
 
 def close_abandoned(connection: psycopg.Connection, run: PlannedRun) -> None:

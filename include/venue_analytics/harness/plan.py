@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
 
 from venue_analytics.harness import history
 from venue_analytics.harness.batches import pack
-from venue_analytics.harness.errors import PermanentError
+from venue_analytics.harness.errors import PermanentError, TransientError
 from venue_analytics.harness.history import PlannedRun, RunKey
 from venue_analytics.harness.job import Job
 from venue_analytics.harness.request import RunRequest, moment
@@ -18,6 +18,9 @@ from venue_analytics.harness.settings import JobSettings
 from venue_analytics.harness.venues import choose_venues, find_venues, unknown_in_settings
 
 log = logging.getLogger(__name__)
+
+#: The scheduler's clock, which dates a manual run, may be this much ahead of the database's.
+CLOCK_TOLERANCE = timedelta(minutes=1)
 
 
 def plan_run(
@@ -42,8 +45,13 @@ def plan_run(
     Raises:
         PermanentError: as_of lies in the future, a venue was asked for that is not there, or the
             source lists no venue though results of some stand.
+        TransientError: as_of lies less than a minute ahead: clocks differ.
     """
     (now,) = connection.execute("SELECT now()").fetchone() or (as_of,)
+    if now < as_of <= now + CLOCK_TOLERANCE:
+        raise TransientError(
+            f"as_of = {moment(as_of)} lies just ahead of the database's clock ({moment(now)})"
+        )
     if as_of > now:
         raise PermanentError(
             f"as_of = {moment(as_of)} lies in the future; allowed: up to now ({moment(now)})"

@@ -11,7 +11,8 @@ import psycopg
 
 from venue_analytics.harness import history
 from venue_analytics.harness.batches import Batch
-from venue_analytics.harness.errors import AnalyticsError, PermanentError
+from venue_analytics.harness.database_errors import in_words
+from venue_analytics.harness.errors import AnalyticsError, PermanentError, TransientError
 from venue_analytics.harness.history import PlannedRun
 from venue_analytics.harness.job import Job, Outcome, Venue, VenueResult, VenueRun
 from venue_analytics.harness.settings import JobSettings
@@ -32,7 +33,10 @@ class VenueFailure:
     @property
     def permanent(self) -> bool:
         """Whether trying again changes nothing."""
-        return isinstance(self.error, PermanentError)
+        error = self.error
+        return isinstance(
+            in_words(error) if isinstance(error, psycopg.Error) else error, PermanentError
+        )
 
     def __str__(self) -> str:
         """Say it in one line."""
@@ -74,11 +78,19 @@ def process_batch(
             if connection.closed:
                 connection = connect()
             try:
-                _process_venue(connection, job, run, batch.number, venue, settings)
+                own = settings.for_venue(venue.venue_id)
+                attempt = history.open_venue_run(connection, run, batch.number, venue, own)
+                try:
+                    _process_venue(connection, job, run, attempt, venue, own)
+                except Exception as error:
+                    # the connection may be what failed
+                    connection = connect() if connection.closed else connection
+                    failed = VenueResult(Outcome.FAILED)
+                    history.close_venue_run(connection, attempt, failed, describe(error))
+                    raise
             except Exception as error:
-                # a database error's traceback would show the values of the row
-                told = isinstance(error, AnalyticsError | psycopg.Error)
-                log.error("%s failed: %s", venue.name, describe(error), exc_info=not told)
+                known = isinstance(error, AnalyticsError | psycopg.Error)
+                log.error("%s failed: %s", venue.name, describe(error), exc_info=not known)
                 failures.append(VenueFailure(venue, error))
             if on_venue is not None:
                 on_venue(venue)
@@ -91,15 +103,12 @@ def _process_venue(
     connection: psycopg.Connection,
     job: Job[Any],
     run: PlannedRun,
-    batch: int,
+    attempt: int,
     venue: Venue,
     settings: JobSettings,
 ) -> None:
     """Do one venue: its data and its end in history commit together."""
-    own = settings.for_venue(venue.venue_id)
     with connection.transaction():
-        attempt = history.open_venue_run(connection, run, batch, venue, own.rules_hash())
-    try:
         if venue.former_tenant_id is not None:
             with tenant_transaction(connection, venue.former_tenant_id):
                 job.remove(connection, venue.former_tenant_id, venue.venue_id)
@@ -108,25 +117,17 @@ def _process_venue(
                 removed = job.remove(connection, venue.tenant_id, venue.venue_id)
                 result = VenueResult(reason="venue gone: its rows removed", rows_removed=removed)
             else:
-                result = job.process(VenueRun(connection, venue, own, run.as_of, run.force))
-            history.close_venue_run(connection, attempt, result)
-    except Exception as error:
-        if not connection.closed:
-            with connection.transaction():
-                history.close_venue_run(
-                    connection, attempt, VenueResult(Outcome.FAILED), describe(error)
+                result = job.process(VenueRun(connection, venue, settings, run.as_of, run.force))
+            if not history.close_venue_run(connection, attempt, result):
+                raise TransientError(
+                    "the run was finished while this venue was at work: nothing of it was kept"
                 )
-        raise
     log.info("%s %s%s", venue.name, result.outcome, f" ({result.reason})" if result.reason else "")
 
 
 def describe(error: Exception) -> str:
-    """Say what went wrong in one line.
-
-    A database error is told in the server's own words, without its detail: that holds the row's
-    values, which may be personal.
-    """
-    if isinstance(error, psycopg.Error) and error.diag.message_primary:
-        return f"{type(error).__name__}: {error.diag.message_primary}"
+    """Say what went wrong in one line, without a value of anybody's row."""
+    if isinstance(error, psycopg.Error):
+        error = in_words(error)
     text = " ".join(str(error).split())
     return text if isinstance(error, AnalyticsError) else f"{type(error).__name__}: {text}"

@@ -8,7 +8,7 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self, TypeVar
 from uuid import UUID
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import available_timezones
 
 from croniter import CroniterBadCronError, CroniterBadDateError, croniter
 from pydantic import (
@@ -33,7 +33,7 @@ CRON_FORM = "must be a cron expression of five fields such as 0 2 * * *"
 
 
 def _known_timezone(name: str) -> str:
-    if name not in available_timezones():
+    if name not in available_timezones() - {"Factory", "localtime"}:
         raise ValueError("must be an IANA time zone such as UTC or Europe/Berlin")
     return name
 
@@ -82,7 +82,10 @@ class JobSettings(BaseModel):
         description="Mapped tasks of one run at the most; with more venues, several share a task.",
     )
     pool: str = Field(
-        "default_pool", min_length=1, max_length=256, description="The Airflow pool of its tasks."
+        "default_pool",
+        max_length=256,
+        pattern=r"^\S(.*\S)?$",
+        description="The Airflow pool of its tasks.",
     )
     include_venues: list[UUID] = Field(
         [], description="Venue ids to do, and no others; empty means all."
@@ -121,10 +124,6 @@ class JobSettings(BaseModel):
         rules = self.model_dump(mode="json", include=set(self._fields_marked("shapes_results")))
         return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:16]
 
-    def tzinfo(self) -> ZoneInfo:
-        """Give the time zone that cron is read in."""
-        return ZoneInfo(self.timezone)
-
     @classmethod
     def _fields_marked(cls, mark: str) -> list[str]:
         return [
@@ -155,7 +154,7 @@ def read_settings(model: type[S], text: str | None, *, name: str) -> S:
     if text is None or not text.strip():
         return model()
     try:
-        values = json.loads(text)
+        values = json.loads(text, object_pairs_hook=_without_repetition)
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"Variable {name} is not valid JSON: {error}") from None
     if not isinstance(values, dict):
@@ -168,6 +167,14 @@ def read_settings(model: type[S], text: str | None, *, name: str) -> S:
     except ValidationError as error:
         lines = [f"Variable {name}: {fault}" for fault in _faults(error)]
         raise SettingsError("\n".join(lines)) from None
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice = next(key for key in values if sum(key == other for other, _ in pairs) > 1)
+        raise ValueError(f"it has {twice!r} twice")
+    return values
 
 
 def _faults(error: ValidationError) -> list[str]:

@@ -74,6 +74,14 @@ def find_venues(connection: psycopg.Connection, job: Job[Any]) -> FoundVenues:
                 venues[venue_id] = Venue(venue_id, tenant_id, str(venue_id), gone=True)
             elif known is not None and known.tenant_id != tenant_id:
                 venues[venue_id] = dataclasses.replace(known, former_tenant_id=tenant_id)
+    if tenants:
+        with tenant_transaction(connection, min(tenants)):
+            (orders,) = connection.execute(
+                statement("venue_analytics.database", "orders_of_unknown_tenants"),
+                {"tenants": list(tenants)},
+            ).fetchone() or (0,)
+        if orders:
+            faults.append(f"{orders} orders are of no tenant that has a venue: left out")
     if held and not listed:
         raise PermanentError(
             f"source.venues lists no venue, though {job.name} holds results of {len(held)}: "

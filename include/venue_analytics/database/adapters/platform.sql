@@ -163,7 +163,8 @@ SELECT
 FROM public.ticket_scans AS s
 LEFT JOIN public.events AS e ON s.event_id = e.id;
 
--- An erasure request takes the customer out at once, whatever its state, unless it was turned down.
+-- An erasure request takes the customer out at once, whatever its state, unless it was turned
+-- down, and although the account itself is gone.
 CREATE VIEW source.customers WITH (security_invoker) AS
 SELECT
     u.id::uuid AS customer_id,
@@ -177,7 +178,19 @@ SELECT
             AND upper(coalesce(g.status::text, 'PENDING')) NOT IN ('REJECTED', 'CANCELLED')
     ) AS erased,
     u.updated_at::timestamptz AS updated_at
-FROM public.users AS u;
+FROM public.users AS u
+UNION ALL
+SELECT DISTINCT
+    g.user_id::uuid,
+    NULL::uuid,
+    g.user_id::text,
+    TRUE,
+    TRUE,
+    NULL::timestamptz
+FROM public.gdpr_deletion_requests AS g
+WHERE
+    upper(coalesce(g.status::text, 'PENDING')) NOT IN ('REJECTED', 'CANCELLED')
+    AND NOT EXISTS (SELECT FROM public.users AS u WHERE u.id = g.user_id);
 
 -- The jobs write where they read: the source is complete up to now.
 CREATE VIEW source.freshness WITH (security_invoker) AS

@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 
 from venue_analytics.database.statements import statement
-from venue_analytics.harness import Outcome, PermanentError, TransientError, VenueResult, VenueRun
+from venue_analytics.harness import Outcome, TransientError, VenueResult, VenueRun
 from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
 
 
@@ -22,17 +22,17 @@ def score_venue(run: VenueRun[RfmScoringSettings]) -> VenueResult:
     4. Score its customers, summarise its segments, set its as_of.
 
     Raises:
-        TransientError: the source is not loaded up to as_of yet.
-        PermanentError: the venue's scores are another tenant's.
+        TransientError: the source is not loaded up to as_of yet, or the venue's scores are
+            another tenant's.
     """
     connection, venue = run.connection, run.venue
     names = {"venue_id": venue.venue_id, "tenant_id": venue.tenant_id, "as_of": run.as_of}
     _execute(connection, "claim_venue", names)
     row = _execute(connection, "lock_venue", names).fetchone()
     if row is None:
-        raise PermanentError(
+        raise TransientError(
             f"the scores of venue {venue.name} ({venue.venue_id}) belong to another tenant than "
-            f"{venue.tenant_id}, under which the source has it"
+            f"{venue.tenant_id}, under which the source has it, or are being removed"
         )
     stands, main_currency = row
     if stands is not None and stands > run.as_of and not run.force:
@@ -83,6 +83,7 @@ def score_venue(run: VenueRun[RfmScoringSettings]) -> VenueResult:
 def remove(connection: psycopg.Connection, tenant_id: UUID, venue_id: UUID) -> int:
     """Delete all that is kept of a venue; gives the number of customers' rows."""
     names = {"tenant_id": tenant_id, "venue_id": venue_id}
+    _execute(connection, "lock_venue", names)
     removed = _execute(connection, "remove_scores", names).rowcount
     _execute(connection, "remove_segments", names)
     _execute(connection, "remove_venue", names)

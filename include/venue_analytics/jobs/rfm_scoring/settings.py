@@ -7,10 +7,11 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from venue_analytics.database.purchases.currencies import CODES
 from venue_analytics.harness import SHAPES_RESULTS, JobSettings
 
 #: Four bounds: for scores 5, 4, 3 and 2; what meets none scores 1.
-Bounds = Annotated[list[int], Field(min_length=4, max_length=4)]
+Bounds = Annotated[list[Annotated[int, Field(le=1_000_000)]], Field(min_length=4, max_length=4)]
 
 
 def _rising(bounds: list[int]) -> list[int]:
@@ -29,6 +30,12 @@ def _falling_percent(bounds: list[int]) -> list[int]:
     if bounds[0] > 100:
         raise ValueError("must be percentages from 1 to 100")
     return _falling(bounds)
+
+
+def _known_currency(code: str) -> str:
+    if code not in CODES:
+        raise ValueError("must be an ISO 4217 code such as EUR")
+    return code
 
 
 class RfmScoringSettings(JobSettings):
@@ -95,6 +102,7 @@ class RfmScoringSettings(JobSettings):
     high_risk_min_purchases: int = Field(
         3,
         ge=1,
+        le=1_000_000,
         description="Purchases from which churn risk can be high.",
         json_schema_extra=SHAPES_RESULTS,
     )
@@ -108,10 +116,11 @@ class RfmScoringSettings(JobSettings):
     medium_risk_min_purchases: int = Field(
         2,
         ge=1,
+        le=1_000_000,
         description="Purchases from which churn risk can be medium.",
         json_schema_extra=SHAPES_RESULTS,
     )
-    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] | None = Field(
+    currency: Annotated[str, AfterValidator(_known_currency)] | None = Field(
         None,
         description="ISO 4217 code of the orders that count; null means the venue's own, else "
         "that of most of its sales at its first build.",

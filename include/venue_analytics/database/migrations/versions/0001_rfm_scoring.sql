@@ -333,6 +333,9 @@ TO analytics_jobs, analytics_reader;
 ALTER TABLE public.customer_rfm_state ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON public.customer_rfm_state
 USING (tenant_id = current_setting('app.current_tenant_id')::uuid);
+-- The API is shown nobody whom the source does not know.
+CREATE POLICY known_only ON public.customer_rfm_state
+AS RESTRICTIVE FOR SELECT TO analytics_reader USING (known);
 ALTER TABLE public.venue_rfm_state ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON public.venue_rfm_state
 USING (tenant_id = current_setting('app.current_tenant_id')::uuid);

@@ -162,12 +162,14 @@ segmented AS MATERIALIZED (
     FROM scored AS s
 ),
 
+-- NOT IN, because that is always a hash: guessing a few rows on both sides, the planner made
+-- NOT EXISTS a nested loop (30,000 customers: 108 s instead of 2 s).
 removed AS (
     DELETE FROM public.customer_rfm_state AS old
     WHERE
         old.venue_id = %(venue_id)s
         AND old.tenant_id = %(tenant_id)s
-        AND NOT EXISTS (SELECT FROM segmented AS s WHERE s.customer_id = old.customer_id)
+        AND old.customer_id NOT IN (SELECT s.customer_id FROM segmented AS s)
     RETURNING 1
 ),
 
