@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -372,3 +372,18 @@ def test_on_a_terminal_a_bar_shows_the_progress(cli: CommandLine) -> None:
     assert "\x1b[" in shown
     assert "Arena: done" not in shown
     assert "✓" in shown
+
+
+@ONE_VERSION
+def test_a_venue_may_be_named_like_the_markup_of_our_tables(
+    simple: Database, tmp_path: Path
+) -> None:
+    with simple.superuser() as superuser:
+        fill(superuser, (replace(ARENA, name="Club [/b] One"),))
+        superuser.execute("INSERT INTO venues VALUES (gen_random_uuid(), NULL, 'No tenant [/red]')")
+    command = CommandLine(tmp_path, simple)
+    for arguments in (("check-source",), ("run", "rfm_scoring"), ("show-run", "rfm_scoring")):
+        ended = command(*arguments)
+        assert (ended.code, ended.err) == (0, "")
+        assert "No tenant [/red]" in ended.out
+    assert "Club [/b] One" in ended.out

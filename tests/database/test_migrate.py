@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,6 +15,7 @@ from tests.conftest import PLATFORM_TABLES, SIMPLE_TABLES, Database
 
 from venue_analytics.database.connection import DatabaseAddress
 from venue_analytics.database.migrate import MigrationError, migrate
+from venue_analytics.demo.servers import PostgresServer
 
 NewDatabase = Callable[[str | None], Database]
 OURS = ("public", "jobs", "source", "csv")
@@ -168,6 +170,18 @@ def test_a_login_without_rights_is_told_what_it_needs(new_database: NewDatabase)
             assert catalogue(database) == before
         finally:
             connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(login)))
+
+
+def test_a_login_that_may_only_make_roles_migrates_a_database_of_its_own() -> None:
+    with (
+        TemporaryDirectory(prefix="venue-analytics-tests-") as directory,
+        PostgresServer(Path(directory) / "postgres") as server,
+    ):
+        with psycopg.connect(server.superuser_uri(), autocommit=True) as connection:
+            connection.execute("CREATE ROLE dba LOGIN CREATEROLE")
+            connection.execute("CREATE DATABASE shop OWNER dba")
+        address = DatabaseAddress.parse(server.uri("shop", "dba"), name="the dba's address")
+        assert migrate(address, adapter="csv").adapter == "csv"
 
 
 @pytest.mark.parametrize("schema", ["public", "jobs", "source", "csv"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import LiteralString
 from uuid import UUID
 
 import psycopg
@@ -23,6 +24,7 @@ from venue_analytics.harness import (
     history,
 )
 from venue_analytics.harness.batches import pack
+from venue_analytics.harness.finish import finish_run
 from venue_analytics.harness.history import PlannedRun, RunKey
 from venue_analytics.harness.process import VenueFailure, process_batch
 
@@ -177,3 +179,41 @@ def test_a_venue_that_changed_hands_leaves_nothing_under_its_former_tenant(
     diary = new_diary(replace(ARENA, former_tenant_id=SOUTH))
     assert diary.batch() == []
     assert diary.entries == [("remove", f"{ARENA.venue_id} of {SOUTH}"), ("process", "Arena")]
+
+
+def test_nothing_is_kept_of_a_venue_whose_run_was_finished_meanwhile(
+    diary: Diary, simple: Database
+) -> None:
+    def write_and_be_finished(connection: psycopg.Connection) -> None:
+        connection.execute(
+            "INSERT INTO venue_rfm_state (venue_id, tenant_id) VALUES (%s, %s)",
+            [ARENA.venue_id, ARENA.tenant_id],
+        )
+        with simple.jobs() as other:
+            finish_run(other, diary.run)
+
+    diary.faults[ARENA.venue_id] = write_and_be_finished
+    (failure,) = diary.batch()
+    assert "the run was finished while this venue was at work" in str(failure)
+    assert diary.outcomes()["Arena"] == "failed"
+    with simple.superuser() as connection:
+        assert connection.execute("SELECT count(*) FROM venue_rfm_state").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    ("query", "permanent", "words"),
+    [
+        ("SELECT 'ada@example.org'::uuid", True, "a value that cannot be read"),
+        ("SELECT * FROM nowhere", True, 'relation "nowhere" does not exist'),
+        ("SELECT 1 FROM pg_authid", True, "permission denied"),
+        ("SET LOCAL statement_timeout = 10; SELECT pg_sleep(9)", False, "statement timeout"),
+    ],
+)
+def test_the_databases_errors_are_told_in_words_and_without_values(
+    diary: Diary, query: LiteralString, permanent: bool, words: str
+) -> None:
+    diary.faults[ARENA.venue_id] = lambda connection: connection.execute(query)
+    (failure,) = diary.batch()
+    assert words in str(failure)
+    assert "ada@example.org" not in str(failure)
+    assert failure.permanent is permanent

@@ -80,6 +80,8 @@ def test_what_is_said_holds_and_the_rest_is_default() -> None:
         ("monetary_percent", [101, 60, 40, 20], "'[101, 60, 40, 20]'", "from 1 to 100"),
         ("lookback_days", 0, "'0'", "greater than or equal to 1"),
         ("currency", "euro", "'euro'", "ISO 4217"),
+        ("currency", "ZZZ", "'ZZZ'", "ISO 4217"),
+        ("timezone", "Factory", "'Factory'", "IANA"),
         ("colour", "red", "'red'", "is not a setting of this job"),
     ],
 )
@@ -233,3 +235,8 @@ def test_lists_nested_too_deep_to_read_give_a_settings_error() -> None:
 def test_text_that_python_and_json_read_differently_gives_a_settings_error(text: str) -> None:
     with pytest.raises(SettingsError, match="Variable rfm_scoring"):
         read(text)
+
+
+def test_a_key_that_stands_twice_is_refused() -> None:
+    with pytest.raises(SettingsError, match="'retries' twice"):
+        read('{"retries": 3, "retries": 5}')

@@ -48,7 +48,7 @@ def score_venue(run: VenueRun[RfmScoringSettings]) -> VenueResult:
     row = _execute(
         connection,
         "score",
-        names | {"currency": currency, "since": since} | _thresholds(run.settings),
+        names | {"currency": currency, "since": since} | thresholds(run.settings),
     ).fetchone()
     if row is None:
         raise LookupError(f"venue {venue.name}: scoring gave no row")
@@ -105,7 +105,8 @@ def _refuse_stale_source(run: VenueRun[RfmScoringSettings], names: dict[str, Any
         )
 
 
-def _thresholds(settings: RfmScoringSettings) -> dict[str, Any]:
+def thresholds(settings: RfmScoringSettings) -> dict[str, Any]:
+    """Give the thresholds under the names that score.sql binds."""
     bounds = {
         "recency": settings.recency_days,
         "frequency": settings.frequency_purchases,
