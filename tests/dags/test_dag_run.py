@@ -185,14 +185,11 @@ def test_a_venue_that_cannot_succeed_later_is_not_tried_again(
     dag: DagRunner, simple: Database, superuser: psycopg.Connection
 ) -> None:
     fill(superuser)
-    superuser.execute(
-        "INSERT INTO venue_rfm_state (venue_id, tenant_id) VALUES (%s, gen_random_uuid())",
-        [CELLAR.venue_id],
-    )
+    break_venue(superuser, CELLAR, "undefined_table")
     run = dag.run(simple, variable='{"retries": 1, "retry_delay_seconds": 1}')
     assert run.states()["Cellar"] == "failed"
     assert run.tries("score") == [1, 1, 1, 1]
-    assert f"the scores of venue Cellar ({CELLAR.venue_id}) belong to another tenant" in run.log
+    assert f"the database does not fit: {FAULT}" in run.log
 
 
 def test_a_run_does_only_the_venues_it_is_asked_for(

@@ -45,14 +45,16 @@ def fill(superuser: psycopg.Connection, venues: tuple[Venue, ...] = VENUES) -> N
                 )
 
 
-def break_venue(superuser: psycopg.Connection, venue: Venue) -> None:
-    """Have PostgreSQL refuse every score of one venue."""
+def break_venue(
+    superuser: psycopg.Connection, venue: Venue, condition: str = "raise_exception"
+) -> None:
+    """Have PostgreSQL refuse every score of one venue, with an error of this condition."""
     superuser.execute(
         sql.SQL(
             "CREATE FUNCTION refuse_score() RETURNS trigger LANGUAGE plpgsql AS "
-            "$$ BEGIN IF new.venue_id = {}::uuid THEN RAISE EXCEPTION {}; END IF; "
-            "RETURN new; END $$"
-        ).format(sql.Literal(str(venue.venue_id)), sql.Literal(FAULT))
+            "$$ BEGIN IF new.venue_id = {}::uuid THEN "
+            "RAISE EXCEPTION {} USING ERRCODE = {}; END IF; RETURN new; END $$"
+        ).format(sql.Literal(str(venue.venue_id)), sql.Literal(FAULT), sql.Literal(condition))
     )
     superuser.execute(
         "CREATE TRIGGER refuse_score BEFORE INSERT ON customer_rfm_state "
