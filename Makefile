@@ -45,7 +45,7 @@ lock: ## resolve requirements*.txt into requirements.lock
 DATASET = $(if $(DATA),--data '$(DATA)')
 SIZE = $(if $(SCALE),--scale '$(SCALE)')
 
-run: $(VENV)/.installed ## score every venue of the demo, or of DATA=orders.csv; then serve the UI (UI=0: not)
+run: $(VENV)/.installed ## score the demo, or DATA=orders.csv [AS_OF= ARGS=]; serve the UI (UI=0: do not) [SCALE=]
 	@$(DEMO) run $(DATASET) $(SIZE) $(if $(AS_OF),--as-of '$(AS_OF)') $(if $(filter 0,$(UI)),--no-ui) $(ARGS)
 
 up: $(VENV)/.installed ## serve the Airflow UI without making a run

@@ -62,9 +62,10 @@ def migrate(
         adapter=adapter,
         currency=currency,
     )
-    before = done.from_revision or "an empty database"
-    change = "is up to date" if before == done.to_revision else f"went from {before}"
+    change = "is" if done.from_revision == done.to_revision else "is now"
     typer.echo(f"The database {change} at revision {done.to_revision}, adapter {done.adapter}.")
+    if done.adapter == "simple":
+        typer.echo(f"Amounts that name no currency are taken as {done.currency} (--currency).")
 
 
 @app.command()
@@ -127,7 +128,7 @@ def load_orders(
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
         progress.remove_task(task)
-    print_load(console, report, rejects_file)
+    print_load(console, report, rejects_file, currency)
     if as_json:
         last = report.last_purchase.isoformat()
         typer.echo(json.dumps({"dataset": report.dataset, "last_purchase": last}))
@@ -179,10 +180,10 @@ def run(
                 total = sum(len(batch.venues) for batch in batches)
                 task = progress.add_task(job, total=total)
 
-                def tell(done: Venue) -> None:
+                def tell(venue: Venue, ended: str) -> None:
                     progress.advance(task)
                     if not console.is_terminal:
-                        console.print(f"{done.name}: done", highlight=False, markup=False)
+                        console.print(f"{venue.name} {ended}", highlight=False, markup=False)
 
                 for batch in batches:
                     process_batch(open_connection, chosen, planned, batch, settings, on_venue=tell)
@@ -222,7 +223,9 @@ def main() -> None:
         app()
     except (AnalyticsError, DatabaseConnectionError, LoadError, MigrationError) as error:
         _fail(str(error))
-    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+        if "jobs" not in str(error.diag.message_primary):
+            _fail(str(in_words(error)))
         _fail("this database is not migrated: run `python -m venue_analytics migrate` first")
     except psycopg.OperationalError as error:
         if error.sqlstate is not None:

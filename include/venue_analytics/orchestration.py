@@ -71,6 +71,7 @@ class AirflowJob:
         fault = f"### Settings fault: no run passes plan\n```\n{self.fault}\n```\n\n"
         return {
             "dag_id": self.job.name,
+            "description": doc.split("\n\n")[1].replace("\n", " "),
             "schedule": CronDataIntervalTimetable(settings.cron, timezone=settings.timezone)
             if settings.enabled
             else None,
@@ -165,8 +166,7 @@ class AirflowJob:
             numbers = [batch.number for batch in history.load_batches(connection, run)]
             failed = [n for n in numbers if states.get(f"{process}_{n}") != "success"]
             unfinished = finish_run(connection, run, failed_batches=failed)
-        if not numbers:
-            log.info("there were no venues to do")
+        log.info("%d tasks, venues that have not ended well: %d", len(numbers), len(unfinished))
         if unfinished:
             lines = "\n".join(f"  {line}" for line in unfinished)
             raise AirflowFailException(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -20,17 +21,20 @@ from venue_analytics.harness.history import Attempt, PlannedRun
 from venue_analytics.harness.request import moment
 from venue_analytics.harness.tenant import tenant_transaction
 
+#: Columns of a terminal from which the table shows the work as well as the result.
+WIDE = 110
+
 
 def print_run(console: Console, connection: psycopg.Connection, run: PlannedRun) -> None:
     """Print a run venue by venue: how many customers, in which segments, worth how much."""
     venues = [venue for batch in history.load_batches(connection, run) for venue in batch.venues]
     attempts = history.last_attempts(connection, run)
     console.print()
-    console.print(f"[bold]{run.job}[/bold] as of {moment(run.as_of)}")
+    console.print(f"[bold]{run.job}[/bold] as of {moment(run.as_of)}", highlight=False)
     if not venues:
         console.print("No venues to do.")
     else:
-        console.print(_table(venues, attempts))
+        console.print(_table(venues, attempts, wide=console.width >= WIDE))
         _print_notes(console, venues, attempts)
     for fault in run.source_faults:
         console.print(f"[yellow]![/yellow] {escape(fault)}", highlight=False)
@@ -83,9 +87,11 @@ def print_source(console: Console, report: SourceReport) -> None:
     )
 
 
-def print_load(console: Console, report: LoadReport, rejects: Path) -> None:
+def print_load(console: Console, report: LoadReport, rejects: Path, currency: str) -> None:
     """Print what a load did, and the first rows that it rejected."""
     used = ", ".join(f"{role} = {header}" for role, header in report.columns.items())
+    if "currency" not in report.columns:
+        used += f"; amounts are taken as {currency} (--currency)"
     console.print(f"Columns: {used}", highlight=False, markup=False)
     console.print(
         f"{report.dataset}: {report.rows_read:,} rows, {report.loaded:,} loaded "
@@ -107,7 +113,7 @@ def print_load(console: Console, report: LoadReport, rejects: Path) -> None:
     console.print(table)
     more = report.rejected - len(report.rejects)
     console.print(
-        f"{f'and {more:,} more; ' if more else ''}all rejected rows stand in {rejects}",
+        f"{f'and {more:,} more; ' if more else ''}all rejected rows stand in {rejects.resolve()}",
         highlight=False,
         markup=False,
     )
@@ -118,7 +124,7 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _table(venues: list[Venue], attempts: Mapping[UUID, Attempt]) -> Table:
+def _table(venues: list[Venue], attempts: Mapping[UUID, Attempt], *, wide: bool) -> Table:
     segments = list(
         dict.fromkeys(
             name
@@ -130,19 +136,22 @@ def _table(venues: list[Venue], attempts: Mapping[UUID, Attempt]) -> Table:
     segments.sort(key=lambda name: order.get(name, len(order)))
     table = Table(box=None, pad_edge=False, header_style="bold", show_footer=True)
     table.add_column("Venue", footer=counted(len(venues), "venue"), overflow="fold")
+    numbers: dict[str, Any] = {"justify": "right", "no_wrap": True}
     customers = sum((a.summary or {}).get("customers", 0) for a in attempts.values())
-    table.add_column("Customers", justify="right", footer=f"{customers:,}")
+    table.add_column("Customers", footer=f"{customers:,}", **numbers)
     for name in segments:
         total = sum(
             ((a.summary or {}).get("segments") or {}).get(name, 0) for a in attempts.values()
         )
-        table.add_column(name, justify="right", footer=f"{total:,}")
-    table.add_column("Spent", justify="right", footer=_revenue(attempts))
-    table.add_column("Written", justify="right", footer=_total(attempts, "rows_written"))
-    table.add_column("Unchanged", justify="right", footer=_total(attempts, "rows_unchanged"))
-    table.add_column("Seconds", justify="right", footer=_seconds(attempts))
+        table.add_column(name, footer=f"{total:,}", **numbers)
+    table.add_column("Spent", footer=_revenue(attempts), **numbers)
+    if wide:
+        table.add_column("Written", footer=_total(attempts, "rows_written"), **numbers)
+        table.add_column("Unchanged", footer=_total(attempts, "rows_unchanged"), **numbers)
+        table.add_column("Seconds", footer=_seconds(attempts), **numbers)
     for venue in sorted(venues, key=lambda venue: venue.name):
-        table.add_row(*_row(venue, attempts.get(venue.venue_id), segments))
+        row = _row(venue, attempts.get(venue.venue_id), segments)
+        table.add_row(*row[: len(table.columns)])
     return table
 
 
@@ -152,8 +161,10 @@ def _row(venue: Venue, attempt: Attempt | None, segments: list[str]) -> list[str
     summary = attempt.summary or {}
     if attempt.outcome == "failed":
         return [f"[red]✗[/red] {escape(venue.name)}", "failed"]
+    if attempt.outcome == "skipped":
+        return [f"[yellow]–[/yellow] {escape(venue.name)}", "skipped"]
     if not summary:
-        return [f"[green]✓[/green] {escape(venue.name)}", "–"]
+        return [f"[green]✓[/green] {escape(venue.name)}", "removed"]
     counts = summary["segments"]
     spent = f"{Decimal(summary['revenue']):,.2f} {summary['currency'] or '   '}"
     return [

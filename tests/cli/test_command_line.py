@@ -146,10 +146,10 @@ def test_migrate_check_run_and_show_follow_each_other_on_a_database_of_ones_own(
 
     migrated = cli("migrate", "--adapter", "simple", "--currency", "EUR", **owner)
     assert (migrated.code, migrated.err) == (0, "")
-    assert migrated.out.startswith("The database went from an empty database at revision ")
+    assert migrated.out.startswith("The database is now at revision ")
     assert migrated.out.endswith(", adapter simple.\n")
     again = cli("migrate", **owner)
-    assert again.out.startswith("The database is up to date at revision ")
+    assert again.out.startswith("The database is at revision ")
 
     checked = cli("check-source")
     assert (checked.code, checked.err) == (0, "")
@@ -358,8 +358,9 @@ def test_without_a_terminal_the_output_is_plain_lines(cli: CommandLine) -> None:
     ended = cli("run", "rfm_scoring", TERM="xterm-256color")
     assert "\x1b" not in ended.out
     assert "\r" not in ended.out
-    assert [line for line in ended.out.splitlines() if line.endswith(": done")] == [
-        f"{venue.name}: done" for venue in VENUES
+    lines = ended.out.splitlines()
+    assert [line.split(":")[0] for line in lines if " rows read" in line] == [
+        f"{venue.name} succeeded" for venue in VENUES
     ]
     assert max(map(len, ended.out.splitlines())) <= 160
 
@@ -370,7 +371,7 @@ def test_on_a_terminal_a_bar_shows_the_progress(cli: CommandLine) -> None:
     assert "━" in shown
     assert "4/4" in shown
     assert "\x1b[" in shown
-    assert "Arena: done" not in shown
+    assert "Arena succeeded" not in shown
     assert "✓" in shown
 
 

@@ -118,7 +118,7 @@ def venue(venue_id: UUID, tenant: str, name: str) -> str:
     [
         (
             order(1, venue_id="gen_random_uuid()") + order(2, venue_id="NULL"),
-            "source.orders has 2 rows at unknown venues",
+            "source.orders has 2 rows at venues that its tenant does not have",
         ),
         (
             order(1, user_id="gen_random_uuid()"),
@@ -257,7 +257,7 @@ def test_orders_of_several_tenants_are_counted_together(simple: Database) -> Non
     )
     assert (report.rows["orders"], report.rows["customers"]) == (3, 1)
     assert [re.sub(r"\brow\b", "rows", w) for w in report.warnings][1:] == [
-        "source.orders has 1 rows at unknown venues"
+        "source.orders has 1 rows at venues that its tenant does not have"
     ]
 
 

@@ -112,7 +112,7 @@ def test_a_target_table_in_the_way_is_named_and_untouched(
         new_database(None), SIMPLE_TABLES + f"CREATE TABLE {table} AS SELECT 7 AS theirs;"
     )
     before = catalogue(database)
-    with pytest.raises(MigrationError, match=rf"public\.{table} already exists"):
+    with pytest.raises(MigrationError, match=rf"not made by these migrations: public\.{table}\."):
         migrate(owner(database), adapter="simple")
     assert catalogue(database) == before
     with database.superuser() as connection:

@@ -140,7 +140,7 @@ def test_orders_at_unknown_venues_are_told(planner: Planner, superuser: psycopg.
         "UPDATE orders SET venue_id = %s WHERE venue_id = %s", [NOWHERE, DOME.venue_id]
     )
     assert planner.plan().source_faults == [
-        f"6 orders of tenant {SOUTH} are at unknown venues: left out"
+        f"6 orders of tenant {SOUTH} are at venues that it does not have: left out"
     ]
 
 

@@ -440,7 +440,7 @@ def test_a_venue_without_tenant_is_reported_and_left_out(simple_house: SimpleHou
     (first, second) = scoring.run.source_faults
     assert str(OTHER_VENUE) in first
     assert "has no tenant" in first
-    assert second == f"2 orders of tenant {TENANT} are at unknown venues: left out"
+    assert second == f"2 orders of tenant {TENANT} are at venues that it does not have: left out"
 
 
 def test_orders_at_unknown_venues_are_counted(simple_house: SimpleHouse) -> None:
@@ -449,7 +449,7 @@ def test_orders_at_unknown_venues_are_counted(simple_house: SimpleHouse) -> None
     )
     scoring = simple_house.run()
     assert scoring.run.source_faults == [
-        f"2 orders of tenant {TENANT} are at unknown venues: left out"
+        f"2 orders of tenant {TENANT} are at venues that it does not have: left out"
     ]
     (row,) = simple_house.view("customer_rfm_scores")
     assert row["total_purchases"] == 1

@@ -142,7 +142,7 @@ def _check_tenants_of_orders(
             statement(PACKAGE, "orders_of_unknown_tenants"), {"tenants": tenants}
         ).fetchone() or (0,)
     if orders:
-        report.warnings.append(f"source.orders has {orders} rows of no tenant that has a venue")
+        report.warnings.append(f"source.orders has {orders:,} rows of no tenant that has a venue")
 
 
 def _check_rows(
@@ -179,9 +179,9 @@ def _check_rows(
         if kind in FAULTS:
             key = ", ".join(view.key)
             what = f"rows whose {key} is not unique" if kind == "duplicates" else f"rows {kind}"
-            report.faults.append(f"source.{view.name} has {count} {what}")
+            report.faults.append(f"source.{view.name} has {count:,} {what}")
         else:
-            report.warnings.append(f"source.{view.name} has {count} rows {kind}")
+            report.warnings.append(f"source.{view.name} has {count:,} rows {kind}")
     if view.name == "freshness" and counts["rows"] < len(tenants):
         report.faults.append(
             f"source.freshness has rows for {counts['rows']} of {len(tenants)} tenants: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +19,7 @@ from alembic.script import ScriptDirectory
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
-from venue_analytics.database.connection import OWNER_ROLE, DatabaseAddress
+from venue_analytics.database.connection import JOBS_ROLE, OWNER_ROLE, DatabaseAddress
 from venue_analytics.database.contract import VIEWS
 from venue_analytics.database.migrations import TableInTheWayError
 from venue_analytics.database.statements import statement
@@ -47,11 +47,13 @@ class Migrated:
         from_revision: the revision found, None in an empty database.
         to_revision: the revision that now stands.
         adapter: the adapter's name.
+        currency: of amounts that name none (ISO 4217).
     """
 
     from_revision: str | None
     to_revision: str
     adapter: str
+    currency: str
 
 
 def migrate(
@@ -86,9 +88,11 @@ def migrate(
         _make_roles(driver)
         _make_schemas(driver)
         before, after = _upgrade(connection, driver)
-        name = _apply_adapter(driver, adapter, currency)
+        _apply_adapter(driver, adapter, currency)
+        in_force = driver.execute("SELECT name, currency FROM source.adapter").fetchone()
         connection.commit()
-        return Migrated(before, after, name)
+        name, currency = in_force or ("", "")
+        return Migrated(before, after, name, currency)
 
 
 @contextmanager
@@ -127,21 +131,24 @@ def _make_roles(driver: psycopg.Connection) -> None:
     try:
         with driver.transaction():
             driver.execute(text)
-            # From 16 on, who made a role is its member, and may still not act as it.
-            right = "SET" if driver.info.server_version >= 160000 else "MEMBER"
-            may = driver.execute(
-                "SELECT pg_has_role(current_user, %s, %s)", [OWNER_ROLE, right]
-            ).fetchone()
-            if may is not None and not may[0]:
-                driver.execute(
-                    sql.SQL("GRANT {} TO current_user").format(sql.Identifier(OWNER_ROLE))
-                )
+            _let_login_act_as(driver, OWNER_ROLE)
     except psycopg.errors.InsufficientPrivilege as error:
         raise MigrationError(
             f"roles are missing and the login may not make them ({str(error).strip()}): have an "
             "administrator run include/venue_analytics/database/roles.sql once, and GRANT "
             f"{OWNER_ROLE} to the login"
         ) from None
+    # Whoever migrates may run the jobs too, where it may say so itself.
+    with suppress(psycopg.errors.InsufficientPrivilege), driver.transaction():
+        _let_login_act_as(driver, JOBS_ROLE)
+
+
+def _let_login_act_as(driver: psycopg.Connection, role: str) -> None:
+    # From 16 on, who made a role is its member, and may still not act as it.
+    right = "SET" if driver.info.server_version >= 160000 else "MEMBER"
+    may = driver.execute("SELECT pg_has_role(current_user, %s, %s)", [role, right]).fetchone()
+    if may is not None and not may[0]:
+        driver.execute(sql.SQL("GRANT {} TO current_user").format(sql.Identifier(role)))
 
 
 def _make_schemas(driver: psycopg.Connection) -> None:
@@ -187,7 +194,7 @@ def _upgrade(
     return before, str(head)
 
 
-def _apply_adapter(driver: psycopg.Connection, adapter: str | None, currency: str | None) -> str:
+def _apply_adapter(driver: psycopg.Connection, adapter: str | None, currency: str | None) -> None:
     """Replace the contract's views by the adapter's."""
     if driver.info.transaction_status is not TransactionStatus.INTRANS:
         raise MigrationError("the migrations ended the transaction that they were to run in")
@@ -228,7 +235,6 @@ def _apply_adapter(driver: psycopg.Connection, adapter: str | None, currency: st
         statement(PACKAGE, "set_adapter"),
         {"name": name, "currency": currency, "keeps_updated_at": kept[1] == "true"},
     )
-    return name
 
 
 def _adapter_text(name: str) -> LiteralString:

@@ -114,7 +114,10 @@ def _moment(text: str | None) -> datetime | None:
         raise typer.BadParameter(
             f"--as-of is {text!r}: it must be an ISO date or time such as 2026-03-01T00:00:00Z"
         ) from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment > datetime.now(UTC):
+        raise typer.BadParameter(f"--as-of is {text}: it lies in the future; allowed: up to now")
+    return moment
 
 
 if __name__ == "__main__":

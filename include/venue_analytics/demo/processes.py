@@ -169,6 +169,8 @@ class Processes:
     def _failed(self, name: str, code: int) -> ProcessFailedError:
         log = self.log(name)
         lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        if not lines:  # it has told the terminal itself
+            return ProcessFailedError(f"{name} ended with code {code}")
         last = "\n".join(f"    {line}" for line in lines[-12:])
         return ProcessFailedError(f"{name} ended with code {code}; {log} ends:\n{last}")
 

@@ -2,9 +2,12 @@
 
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+
+import psycopg
 
 from venue_analytics.demo.profile import Profile, ProfileBusyError
 from venue_analytics.demo.servers import PostgresServer, ServerError
@@ -31,10 +34,25 @@ def psql(profile: Profile, arguments: Sequence[str]) -> int:
         raise ServerError(f"the demo {profile.name!r} has no database yet: `make run` makes it")
     address = server.uri("analytics", "analytics_jobs")
     with _running(profile, server):
+        _tell_tenants(address)
         # Ctrl-C is psql's: it cancels a query.
         signal.signal(signal.SIGINT, lambda *_: None)
         command = [str(server.bin_path / "psql"), address, *arguments]
         return subprocess.run(command, check=False).returncode  # noqa: S603
+
+
+def _tell_tenants(address: str) -> None:
+    """Say how to see rows: row-level security shows one tenant's at a time."""
+    if not sys.stdin.isatty():
+        return
+    with psycopg.connect(address) as connection:
+        tenants = connection.execute(
+            "SELECT tenant_id, count(*) FROM jobs.list_venues() "
+            "WHERE tenant_id IS NOT NULL GROUP BY tenant_id ORDER BY tenant_id"
+        ).fetchall()
+    print("One tenant's rows are seen at a time; choose first:")  # noqa: T201
+    for tenant_id, venues in tenants:
+        print(f"  SET app.current_tenant_id = '{tenant_id}';  -- {venues} venues")  # noqa: T201
 
 
 @contextmanager

@@ -287,7 +287,7 @@ def run(
         try:
             with interrupts.armed():
                 green = _start_and_score(demo, purchases, scale=scale, score=score)
-                _tell_where(demo, terminal, purchases, serve=serve)
+                _tell_where(demo, terminal, purchases, green=green, serve=serve)
                 if serve:
                     demo.serve()
         except Stopped as stopped:
@@ -320,11 +320,12 @@ def _start_and_score(demo: Demo, purchases: Purchases | None, *, scale: float, s
 
 
 def _tell_where(
-    demo: Demo, terminal: Terminal, purchases: Purchases | None, *, serve: bool
+    demo: Demo, terminal: Terminal, purchases: Purchases | None, *, green: bool, serve: bool
 ) -> None:
     up = f"make up DATA={purchases.file}" if purchases else "make up"
     terminal.say()
-    terminal.say(f"Done in {terminal.seconds:.0f} s.", style="bold")
+    verdict = "Done" if green else "The run is red. Ended"
+    terminal.say(f"{verdict} in {terminal.seconds:.0f} s.", style="bold")
     terminal.say(f"Airflow UI  {demo.api.url}{'' if serve else f'  (served by `{up}`)'}")
     terminal.say(f"Login       {airflow.ADMIN}, password {demo.password}")
     if serve:

@@ -50,7 +50,7 @@ def process_batch(
     batch: Batch,
     settings: JobSettings,
     *,
-    on_venue: Callable[[Venue], None] | None = None,
+    on_venue: Callable[[Venue, str], None] | None = None,
 ) -> list[VenueFailure]:
     """Do what is left of a batch; a batch that is wholly done is done again.
 
@@ -63,7 +63,7 @@ def process_batch(
         run: as planned.
         batch: whose venues to do.
         settings: as plan stored them.
-        on_venue: called when a venue has ended, well or not.
+        on_venue: called when a venue has ended, with how, in words.
 
     Returns:
         The venues that failed.
@@ -81,7 +81,7 @@ def process_batch(
                 own = settings.for_venue(venue.venue_id)
                 attempt = history.open_venue_run(connection, run, batch.number, venue, own)
                 try:
-                    _process_venue(connection, job, run, attempt, venue, own)
+                    told = _process_venue(connection, job, run, attempt, venue, own)
                 except Exception as error:
                     # the connection may be what failed
                     connection = connect() if connection.closed else connection
@@ -90,10 +90,11 @@ def process_batch(
                     raise
             except Exception as error:
                 known = isinstance(error, AnalyticsError | psycopg.Error)
-                log.error("%s failed: %s", venue.name, describe(error), exc_info=not known)
+                told = f"failed: {describe(error)}"
+                log.error("%s %s", venue.name, told, exc_info=not known)
                 failures.append(VenueFailure(venue, error))
             if on_venue is not None:
-                on_venue(venue)
+                on_venue(venue, told)
     finally:
         connection.close()
     return failures
@@ -106,8 +107,8 @@ def _process_venue(
     attempt: int,
     venue: Venue,
     settings: JobSettings,
-) -> None:
-    """Do one venue: its data and its end in history commit together."""
+) -> str:
+    """Do one venue: its data and its end in history commit together; tells how it ended."""
     with connection.transaction():
         if venue.former_tenant_id is not None:
             with tenant_transaction(connection, venue.former_tenant_id):
@@ -122,7 +123,17 @@ def _process_venue(
                 raise TransientError(
                     "the run was finished while this venue was at work: nothing of it was kept"
                 )
-    log.info("%s %s%s", venue.name, result.outcome, f" ({result.reason})" if result.reason else "")
+    told = f"{result.outcome}: {result.reason or _rows(result)}"
+    log.info("%s %s", venue.name, told)
+    return told
+
+
+def _rows(result: VenueResult) -> str:
+    left_out = "".join(f", {count:,} {kind}" for kind, count in sorted(result.left_out.items()))
+    return (
+        f"{result.rows_read:,} rows read, {result.rows_written:,} written, "
+        f"{result.rows_unchanged:,} unchanged, {result.rows_removed:,} removed{left_out}"
+    )
 
 
 def describe(error: Exception) -> str:

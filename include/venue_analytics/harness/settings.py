@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self, TypeVar
 from uuid import UUID
@@ -111,7 +112,8 @@ class JobSettings(BaseModel):
             try:
                 self._overridden(overrides)
             except ValidationError as error:
-                raise ValueError(f"venues.{venue_id}.{_faults(error)[0]}") from None
+                faults = _faults(error, type(self).model_fields)
+                raise ValueError(f"venues.{venue_id}.{faults[0]}") from None
         return self
 
     def for_venue(self, venue_id: UUID) -> Self:
@@ -165,7 +167,7 @@ def read_settings(model: type[S], text: str | None, *, name: str) -> S:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        lines = [f"Variable {name}: {fault}" for fault in _faults(error)]
+        lines = [f"Variable {name}: {fault}" for fault in _faults(error, model.model_fields)]
         raise SettingsError("\n".join(lines)) from None
 
 
@@ -177,14 +179,14 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _faults(error: ValidationError) -> list[str]:
+def _faults(error: ValidationError, known: Iterable[str]) -> list[str]:
     """Say each fault of a model in one line: field = value: what is allowed."""
     lines = []
     for fault in error.errors(include_url=False):
         field = ".".join(str(part) for part in fault["loc"])
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
-            message = "is not a setting of this job"
+            message = f"is not a setting of this job; there are: {', '.join(known)}"
         shown = f"{field} = {str(fault['input'])[:80]!r}: " if field else ""
         lines.append(f"{shown}{message}")
     return lines

@@ -66,7 +66,10 @@ def find_venues(connection: psycopg.Connection, job: Job[Any]) -> FoundVenues:
                 statement(__package__, "orders_at_unknown_venues"), {"tenant_id": tenant_id}
             ).fetchone() or (0,)
         if orders:
-            faults.append(f"{orders} orders of tenant {tenant_id} are at unknown venues: left out")
+            faults.append(
+                f"{orders:,} orders of tenant {tenant_id} are at venues that it does not have: "
+                "left out"
+            )
         held.update(held_here)
         for venue_id in held_here:
             known = venues.get(venue_id)
@@ -81,7 +84,7 @@ def find_venues(connection: psycopg.Connection, job: Job[Any]) -> FoundVenues:
                 {"tenants": list(tenants)},
             ).fetchone() or (0,)
         if orders:
-            faults.append(f"{orders} orders are of no tenant that has a venue: left out")
+            faults.append(f"{orders:,} orders are of no tenant that has a venue: left out")
     if held and not listed:
         raise PermanentError(
             f"source.venues lists no venue, though {job.name} holds results of {len(held)}: "

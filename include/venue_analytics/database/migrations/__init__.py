@@ -29,10 +29,9 @@ def run_sql(migration: str, *, creates: tuple[str, ...]) -> None:
     )
     if names := [row[0] for row in found]:
         raise TableInTheWayError(
-            f"{', '.join('public.' + name for name in names)} already "
-            f"{'exists' if len(names) == 1 else 'exist'} and was not made by these migrations; "
-            "nothing was changed. Rename it (ALTER TABLE … RENAME TO …) or point the connection "
-            "at another database."
+            f"already there, and not made by these migrations: "
+            f"{', '.join('public.' + name for name in names)}. Nothing was changed. Rename what is "
+            "there (ALTER TABLE … RENAME TO …), or point the connection at another database."
         )
     connection.execution_options(no_parameters=True).exec_driver_sql(
         Path(migration).with_suffix(".sql").read_text(encoding="utf-8")

@@ -7,6 +7,6 @@ SELECT
             SELECT FROM source.venues AS v
             WHERE v.venue_id = e.venue_id AND v.tenant_id = %(tenant_id)s
         )
-    ) AS "at unknown venues"
+    ) AS "at venues that its tenant does not have"
 FROM source.events AS e
 WHERE e.tenant_id = %(tenant_id)s;

@@ -11,7 +11,7 @@ SELECT
     count(*) FILTER (
         WHERE o.status IS NULL OR o.status NOT IN ('paid', 'pending', 'cancelled', 'refunded')
     ) AS "of unknown status",
-    count(*) FILTER (WHERE v.venue_id IS NULL) AS "at unknown venues",
+    count(*) FILTER (WHERE v.venue_id IS NULL) AS "at venues that its tenant does not have",
     count(*) FILTER (WHERE o.customer_id IS NOT NULL AND k.customer_id IS NULL)
         AS "by unknown customers",
     count(*) FILTER (
@@ -27,6 +27,8 @@ SELECT
     count(*) FILTER (WHERE o.amount IS NULL) AS "without an amount",
     count(*) FILTER (WHERE o.amount < 0) AS "of a negative amount",
     count(*) FILTER (WHERE o.amount >= 10000000000) AS "of too large an amount",
+    count(*) FILTER (WHERE o.amount < 10000000000 AND o.amount <> round(o.amount, 2))
+        AS "of a fraction of a cent, taken as whole cents",
     count(*) FILTER (WHERE o.currency IS NULL) AS "without a currency",
     count(*) FILTER (WHERE o.customer_id IS NULL) AS "by guests",
     count(o.updated_at) AS "with updated_at"
