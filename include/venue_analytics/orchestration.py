@@ -166,7 +166,8 @@ class AirflowJob:
             numbers = [batch.number for batch in history.load_batches(connection, run)]
             failed = [n for n in numbers if states.get(f"{process}_{n}") != "success"]
             unfinished = finish_run(connection, run, failed_batches=failed)
-        log.info("%d tasks, venues that have not ended well: %d", len(numbers), len(unfinished))
+        if not numbers:
+            log.info("there were no venues to do")
         if unfinished:
             lines = "\n".join(f"  {line}" for line in unfinished)
             raise AirflowFailException(

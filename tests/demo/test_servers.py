@@ -20,8 +20,8 @@ STOP += "PostgresServer(pathlib.Path(sys.argv[1])).stop()"
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory):
-    with PostgresServer(tmp_path_factory.mktemp("servers") / "postgres") as server:
+def postgres(server_directory):
+    with PostgresServer(server_directory / "servers" / "postgres") as server:
         server.prepare({"analytics": "analytics_owner", "airflow": "airflow"})
         yield server
 
