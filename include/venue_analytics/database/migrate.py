@@ -21,6 +21,7 @@ from psycopg.pq import TransactionStatus
 
 from venue_analytics.database.connection import JOBS_ROLE, OWNER_ROLE, DatabaseAddress
 from venue_analytics.database.contract import VIEWS
+from venue_analytics.database.currencies import CODES
 from venue_analytics.database.migrations import TableInTheWayError
 from venue_analytics.database.statements import statement
 
@@ -77,7 +78,7 @@ def migrate(
         MigrationError: a table of ours is there already and not ours, the adapter's tables are
             missing, or rights are.
     """
-    if currency is not None and not re.fullmatch(r"[A-Z]{3}", currency):
+    if currency is not None and currency not in CODES:
         raise MigrationError(
             f"currency {currency!r}: must be an ISO 4217 code of three capital letters"
         )

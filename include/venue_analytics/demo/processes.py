@@ -32,15 +32,6 @@ class Recorded:
     pid: int
     created: float
 
-    @property
-    def alive(self) -> bool:
-        """Whether that very process is there."""
-        try:
-            process = psutil.Process(self.pid)
-            return process.create_time() == self.created and process.status() != "zombie"
-        except psutil.Error:
-            return False
-
 
 class Processes:
     """Runs commands in sessions of their own, so that Ctrl-C on the terminal is ours to answer.

@@ -7,10 +7,9 @@ from venue_analytics.harness.errors import (
     TransientError,
 )
 from venue_analytics.harness.job import Job, Outcome, Venue, VenueResult, VenueRun
-from venue_analytics.harness.settings import PER_VENUE, SHAPES_RESULTS, JobSettings
+from venue_analytics.harness.settings import SHAPES_RESULTS, JobSettings
 
 __all__ = [
-    "PER_VENUE",
     "SHAPES_RESULTS",
     "AnalyticsError",
     "Job",

@@ -33,10 +33,7 @@ class VenueFailure:
     @property
     def permanent(self) -> bool:
         """Whether trying again changes nothing."""
-        error = self.error
-        return isinstance(
-            in_words(error) if isinstance(error, psycopg.Error) else error, PermanentError
-        )
+        return isinstance(self.error, PermanentError)
 
     def __str__(self) -> str:
         """Say it in one line."""
@@ -89,10 +86,10 @@ def process_batch(
                     history.close_venue_run(connection, attempt, failed, describe(error))
                     raise
             except Exception as error:
-                known = isinstance(error, AnalyticsError | psycopg.Error)
-                told = f"failed: {describe(error)}"
-                log.error("%s %s", venue.name, told, exc_info=not known)
-                failures.append(VenueFailure(venue, error))
+                fault = in_words(error) if isinstance(error, psycopg.Error) else error
+                told = f"failed: {describe(fault)}"
+                log.error("%s %s", venue.name, told, exc_info=not isinstance(fault, AnalyticsError))
+                failures.append(VenueFailure(venue, fault))
             if on_venue is not None:
                 on_venue(venue, told)
     finally:

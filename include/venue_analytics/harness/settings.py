@@ -24,8 +24,6 @@ from pydantic.config import JsonDict
 
 from venue_analytics.harness.errors import SettingsError
 
-#: Marks a field that may differ by venue.
-PER_VENUE: JsonDict = {"per_venue": True}
 #: Marks a field that may differ by venue and shapes its results: it enters the rules hash.
 SHAPES_RESULTS: JsonDict = {"per_venue": True, "shapes_results": True}
 

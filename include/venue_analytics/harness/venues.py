@@ -57,7 +57,8 @@ def find_venues(connection: psycopg.Connection, job: Job[Any]) -> FoundVenues:
             venues[venue_id] = Venue(
                 venue_id, tenant_id, shown, timezone, currency, gone=not is_open
             )
-    tenants = {venue.tenant_id for venue in venues.values()} | {tenant for (tenant,) in worked_for}
+    having_venues = {venue.tenant_id for venue in venues.values()}
+    tenants = having_venues | {tenant for (tenant,) in worked_for}
     held: set[UUID] = set()
     for tenant_id in sorted(tenants):
         with tenant_transaction(connection, tenant_id):
@@ -77,11 +78,11 @@ def find_venues(connection: psycopg.Connection, job: Job[Any]) -> FoundVenues:
                 venues[venue_id] = Venue(venue_id, tenant_id, str(venue_id), gone=True)
             elif known is not None and known.tenant_id != tenant_id:
                 venues[venue_id] = dataclasses.replace(known, former_tenant_id=tenant_id)
-    if tenants:
-        with tenant_transaction(connection, min(tenants)):
+    if having_venues:
+        with tenant_transaction(connection, min(having_venues)):
             (orders,) = connection.execute(
                 statement("venue_analytics.database", "orders_of_unknown_tenants"),
-                {"tenants": list(tenants)},
+                {"tenants": list(having_venues)},
             ).fetchone() or (0,)
         if orders:
             faults.append(f"{orders:,} orders are of no tenant that has a venue: left out")

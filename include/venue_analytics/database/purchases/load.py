@@ -16,13 +16,13 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 
+from venue_analytics.database.currencies import CODES
 from venue_analytics.database.purchases.columns import (
     REQUIRED,
     ColumnChoice,
     LoadError,
     find_columns,
 )
-from venue_analytics.database.purchases.currencies import CODES
 from venue_analytics.database.purchases.records import (
     DELIMITERS,
     UNDECODABLE,

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
+from venue_analytics.database.currencies import CODES
 from venue_analytics.database.purchases.columns import normalise
-from venue_analytics.database.purchases.currencies import CODES
 from venue_analytics.database.purchases.records import UNDECODABLE, Record
 
 MAX_NAME_CHARACTERS = 200

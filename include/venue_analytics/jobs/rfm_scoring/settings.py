@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from venue_analytics.database.purchases.currencies import CODES
+from venue_analytics.database.currencies import CODES
 from venue_analytics.harness import SHAPES_RESULTS, JobSettings
 
 #: Four bounds: for scores 5, 4, 3 and 2; what meets none scores 1.
