@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := $(BIN)/python -m venue_analytics.demo
 
-.PHONY: help install lock run up down clean psql test lint format
+.PHONY: chaos help install lock run up down clean psql test lint format docs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 test: $(VENV)/.installed ## run the tests, on real PostgreSQL 16 and 18 and Valkey
 	@$(BIN)/pytest
 
+chaos: $(VENV)/.installed ## provoke every fault of docs/faults.md, and print that table with results
+	@$(BIN)/python -m pytest -m fault -p tests.chaos
+
 lint: $(VENV)/.installed ## check style, types, import walls and SQL
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -35,6 +38,9 @@ format: $(VENV)/.installed ## put Python and SQL into shape
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 	@$(BIN)/sqlfluff fix include
+
+docs: $(VENV)/.installed ## write docs/settings.md anew, from the models of the settings
+	@$(BIN)/python -m venue_analytics.settings_reference
 
 lock: ## resolve requirements*.txt into requirements.lock
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip --quiet --disable-pip-version-check install uv==0.13.9; }

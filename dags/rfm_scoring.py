@@ -5,7 +5,8 @@ Scores each venue's customers by recency, frequency and monetary value; names se
 ### When
 Daily at 02:00 UTC (settings `cron`, `timezone`); when first unpaused, the last interval at once.
 Purchases before `as_of` count: the end of the interval, or of a manual run the moment it was
-triggered, or the parameter of that name.
+triggered, or the parameter of that name. A scheduled run that has not ended well within
+`deadline_minutes` after its interval's end is an error in the triggerer's log.
 
 ### Reads and writes
 Reads the views of schema `source`. Writes `customer_rfm_state`, `venue_rfm_state` and

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import redis
 from psycopg import sql
 
 from venue_analytics.database.connection import DatabaseAddress, connect
 from venue_analytics.database.migrate import migrate
 from venue_analytics.demo.servers import PostgresServer, ValkeyServer
+from venue_analytics.harness.redis_server import RedisAddress
 
 _numbers = count(1)
 
@@ -81,6 +83,14 @@ def valkey(server_directory: Path) -> Iterator[ValkeyServer]:
     """A Redis-protocol server, for the whole session."""
     with ValkeyServer(server_directory / "valkey") as server:
         yield server
+
+
+@pytest.fixture
+def redis_client(valkey: ValkeyServer) -> Iterator[redis.Redis]:
+    """A client of a Redis that has just been emptied."""
+    with RedisAddress.parse(valkey.uri, name="the test's Redis").client() as client:
+        client.flushall()
+        yield client
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,7 @@ SCRIPTS = {
     "database/adapters/platform.sql": "migrate",
     "database/adapters/simple.sql": "migrate",
     "database/migrations/versions/0001_rfm_scoring.sql": "migrate",
+    "database/migrations/versions/0002_harness.sql": "migrate",
     "database/roles.sql": "migrate",
     "demo/platform_access.sql": "load_platform",
     "demo/platform_counts.sql": "load_platform",
@@ -58,44 +59,70 @@ VALUES: dict[str, Any] = {
     "at_risk_max_days": 180,
     "at_risk_min_total": 5,
     "batch": 0,
+    "clear_number": 0,
     "currency": "USD",
+    "cursor": None,
     "customers": 10,
-    "tenants": [TENANT],
     "dataset": "orders.csv",
     "deployment": uid("deployment"),
-    "error": None,
+    "ended": False,
+    "ended_by": "ada",
+    "error": "no such seat",
+    "error_type": "ValueError",
     "force": False,
     "high_risk_after_days": 180,
     "high_risk_min_purchases": 3,
     "host": "host",
     "id": 1,
+    "items_before": AS_OF,
     "job": "rfm_scoring",
+    "keeps_every_date": False,
     "keeps_updated_at": True,
+    "key": "sale 7",
+    "kind": "item",
     "label": "Hall",
+    "left_behind": Jsonb([]),
     "left_out": Jsonb({}),
+    "letter": 1,
     "main_currency": "USD",
     "medium_risk_after_days": 90,
     "medium_risk_min_purchases": 2,
     "name": "simple",
+    "names": ["Hall"],
     "number": 0,
     "outcome": "succeeded",
+    "payload": Jsonb({}),
+    "permanent": False,
     "plan_number": 1,
-    "reason": None,
+    "plan_try": 1,
+    "reason": "sold",
     "regular_min_total": 8,
+    "round": 1,
+    "rows": 10,
     "rows_read": 1,
     "rows_removed": 0,
     "rows_unchanged": 0,
     "rows_written": 1,
     "rules_hash": "0" * 16,
+    "rules_hashes": ["0" * 16],
     "run": 1,
     "run_id": "manual",
     "settings": Jsonb({}),
     "since": None,
     "source_faults": Jsonb([]),
+    "started_at": AS_OF,
+    "step": 1,
     "summary": Jsonb({}),
     "tenant_id": TENANT,
+    "tenant_ids": [TENANT],
+    "tenants": [TENANT],
     "timezone": "UTC",
+    "token": 1,
+    "tokens": [1],
+    "traceback": None,
+    "try_number": 1,
     "venue_id": VENUE,
+    "venue_ids": [VENUE],
     "venue_name": "Hall",
     "venues": Jsonb([]),
     "view": "orders",
@@ -153,6 +180,21 @@ def migrated(
             )
 
 
+def begun(connection: psycopg.Connection, name: str) -> dict[str, Any]:
+    """Begin a night: a run with an item set aside, a token drawn; give a file's parameters."""
+
+    def first(before: str, **values: Any) -> Any:
+        row = connection.execute(text_of(before), values_for(before) | values).fetchone()
+        assert row is not None
+        return row[0]
+
+    run = first("harness/sql/store_run.sql", plan_try=2)
+    letter = first("harness/sql/write_letter.sql", run=run)
+    first("harness/sql/draw_tokens.sql")
+    values = values_for(name)
+    return values | {key: of for key, of in (("run", run), ("letter", letter)) if key in values}
+
+
 @contextmanager
 def rolled_back(connection: psycopg.Connection) -> Iterator[None]:
     """Run a block in a transaction of the tenant that leaves no trace."""
@@ -200,12 +242,8 @@ def test_a_statement_runs_with_its_roles_rights(
         values = values_for(name)
         if of_csv:
             cursor.execute(text_of("database/purchases/sql/stage_orders.sql"))
-        elif "run" in values:
-            stored = cursor.execute(
-                text_of("harness/sql/store_run.sql"), values_for("harness/sql/store_run.sql")
-            ).fetchone()
-            assert stored is not None
-            values["run"] = stored[0]
+        elif name.startswith("harness/"):
+            values = begun(connection, name)
         if name.endswith("copy_orders.sql"):
             with cursor.copy(text_of(name)) as copy:
                 copy.write("")
@@ -225,7 +263,9 @@ def test_the_demos_scripts_run(new_database: Callable[[str | None], Database]) -
 
 #: They only write the tenant that they are given, where no row of another can stand.
 ONLY_WRITES_ITS_TENANT = {
-    "harness/sql/open_venue_run.sql",
+    "harness/sql/enter.sql",
+    "harness/sql/store_payload.sql",
+    "harness/sql/write_letter.sql",
     "jobs/rfm_scoring/sql/claim_venue.sql",
     # files have one owner: the tables hold one tenant
     "database/purchases/sql/insert_customers.sql",
@@ -409,8 +449,14 @@ def seen(
             hold_venue(connection, OTHERS_VENUE, OTHER)
             if holder == OTHER:
                 hold_venue(connection, VENUE, OTHER)
+        values = begun(connection, name)
+        if "letter" in values:
+            for tenant in (TENANT, OTHER) if planted else (TENANT,):
+                row = {"letter": values["letter"], "tenant_id": tenant}
+                payload = {"payload": Jsonb({"of": str(tenant)})}
+                insert(connection, "jobs", "dead_letter_payload", row | payload)
         others_before = held_by(connection, OTHER)
-        cursor = connection.execute(text_of(name), values_for(name))
+        cursor = connection.execute(text_of(name), values)
         answer = sorted(map(repr, cursor.fetchall())) if cursor.description else None
         affected = cursor.rowcount
         assert held_by(connection, OTHER) == others_before

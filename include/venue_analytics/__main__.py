@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import logging
 import os
@@ -9,29 +10,40 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import psycopg
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from venue_analytics.check_settings import check_settings_command
+from venue_analytics.command_line_run import run_job
 from venue_analytics.database.check_source import check_source as look_at_source
 from venue_analytics.database.connection import DatabaseAddress, DatabaseConnectionError, connect
 from venue_analytics.database.migrate import MigrationError
 from venue_analytics.database.migrate import migrate as bring_up_to_date
 from venue_analytics.database.purchases import ColumnChoice, LoadError
 from venue_analytics.database.purchases import load_orders as load_purchases
-from venue_analytics.harness import AnalyticsError, Job, Venue, history
+from venue_analytics.harness import AnalyticsError, Job, dead_letters, history
 from venue_analytics.harness.database_errors import in_words
-from venue_analytics.harness.finish import finish_run
-from venue_analytics.harness.history import RunKey
-from venue_analytics.harness.plan import plan_run
-from venue_analytics.harness.process import process_batch
+from venue_analytics.harness.dead_letters import DeadLetter
+from venue_analytics.harness.interrupts import Stopped
+from venue_analytics.harness.leases import Leases
+from venue_analytics.harness.redis_server import RedisAddress
 from venue_analytics.harness.request import RunRequest
-from venue_analytics.harness.settings import read_settings
+from venue_analytics.harness.settings import JobSettings, read_settings
 from venue_analytics.jobs import JOBS
-from venue_analytics.report import print_best_customers, print_load, print_run, print_source
+from venue_analytics.report import (
+    print_attempts,
+    print_best_customers,
+    print_letter,
+    print_letters,
+    print_load,
+    print_run,
+    print_runs,
+    print_source,
+)
 
 app = typer.Typer(
     name="venue_analytics",
@@ -44,6 +56,9 @@ app = typer.Typer(
 DATABASE = "AIRFLOW_CONN_ANALYTICS_DB"
 #: The database with a login that may act as analytics_owner; where it is the same, unset.
 OWNER_DATABASE = "AIRFLOW_CONN_ANALYTICS_DB_OWNER"
+REDIS = "AIRFLOW_CONN_ANALYTICS_REDIS"
+#: The exit code of a process that SIGTERM has ended.
+STOPPED = 143
 
 
 @app.command()
@@ -147,51 +162,9 @@ def run(
 ) -> None:
     """Run a job over its venues, here and now; exit 1 if a venue failed."""
     chosen = _job(job)
-    console = _console()
-    settings = read_settings(
-        chosen.settings,
-        os.environ.get(f"AIRFLOW_VAR_{job.upper()}"),
-        name=f"AIRFLOW_VAR_{job.upper()}",
-    )
     request = RunRequest.read({"venues": venue or None, "as_of": as_of, "force": force})
-    address = DatabaseAddress.from_environment(DATABASE)
-
-    def open_connection() -> psycopg.Connection:
-        return connect(
-            address,
-            application_name=f"venue_analytics {job}",
-            statement_timeout_seconds=settings.timeout_minutes * 60,
-        )
-
-    with open_connection() as connection:
-        (now,) = connection.execute("SELECT now()").fetchone() or (datetime.now(UTC),)
-        own = uuid4()
-        planned = plan_run(
-            connection,
-            chosen,
-            RunKey(own, job, f"cli__{own}"),
-            settings,
-            request,
-            as_of=request.as_of or now,
-        )
-        batches = history.load_batches(connection, planned)
-        try:
-            with _progress(console) as progress:
-                total = sum(len(batch.venues) for batch in batches)
-                task = progress.add_task(job, total=total)
-
-                def tell(venue: Venue, ended: str) -> None:
-                    progress.advance(task)
-                    if not console.is_terminal:
-                        console.print(f"{venue.name} {ended}", highlight=False, markup=False)
-
-                for batch in batches:
-                    process_batch(open_connection, chosen, planned, batch, settings, on_venue=tell)
-        finally:
-            # an interrupted run ends in history too
-            unfinished = finish_run(connection, planned)
-        print_run(console, connection, planned)
-    raise typer.Exit(bool(unfinished))
+    done = _run(chosen, _settings(chosen), request)
+    raise typer.Exit(not done)
 
 
 @app.command()
@@ -215,6 +188,102 @@ def show_run(
             print_best_customers(console, connection, found, customers)
 
 
+@app.command(name="history")
+def list_history(
+    job: Annotated[str | None, typer.Argument(help="The job; by default all.")] = None,
+    venue: Annotated[
+        UUID | None, typer.Option(help="Attempts at this venue instead of runs.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, the latest.")] = 20,
+) -> None:
+    """List the latest runs, or the attempts at one venue."""
+    name = _job(job).name if job is not None else None
+    with connect(DatabaseAddress.from_environment(DATABASE)) as connection:
+        if venue is None:
+            print_runs(_console(), history.list_runs(connection, name, limit))
+        else:
+            print_attempts(_console(), history.list_attempts(connection, venue, name, limit))
+
+
+@app.command()
+def check_settings(
+    job: Annotated[str | None, typer.Argument(help="The job; by default all.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(help="airflow_settings.yaml, or <job>.json with the settings of one job."),
+    ] = None,
+) -> None:
+    """Check the jobs' settings and pools: in a file, the environment, or Airflow itself."""
+    raise typer.Exit(check_settings_command(_console(), job, file))
+
+
+letters = typer.Typer(no_args_is_help=True, help="What could not be done: list, replay, discard.")
+app.add_typer(letters, name="dead-letters")
+
+
+@letters.command("list")
+def list_letters(
+    job: Annotated[str | None, typer.Option(help="Of one job; by default of all.")] = None,
+    ended: Annotated[
+        bool, typer.Option("--all", help="Resolved and discarded ones as well.")
+    ] = False,
+) -> None:
+    """List what could not be done, the last failed first."""
+    if job is not None:
+        _job(job)
+    with connect(DatabaseAddress.from_environment(DATABASE)) as connection:
+        print_letters(_console(), dead_letters.find(connection, job=job, ended=ended))
+
+
+@letters.command("show")
+def show_letter(letter: Annotated[int, typer.Argument(help="Its number.")]) -> None:
+    """Show one letter whole: error, traceback, payload."""
+    with connect(DatabaseAddress.from_environment(DATABASE)) as connection:
+        found = _letter(connection, letter)
+        print_letter(_console(), found, dead_letters.payload(connection, found))
+
+
+@letters.command("replay")
+def replay_letters(
+    letter: Annotated[list[int] | None, typer.Argument(help="Numbers of letters.")] = None,
+    job: Annotated[str | None, typer.Option(help="All open letters of a job.")] = None,
+) -> None:
+    """Do again what failed: a run for these venues, with the settings of the run that failed.
+
+    A letter is resolved by the success itself. Settings in AIRFLOW_VAR_<JOB> come first.
+    """
+    if bool(letter) == (job is not None):
+        _fail("say which: numbers of letters, or --job for all open ones of a job")
+    with connect(DatabaseAddress.from_environment(DATABASE)) as connection:
+        if job is not None:
+            chosen = dead_letters.find(connection, job=_job(job).name)
+        else:
+            chosen = [_letter(connection, number) for number in letter or ()]
+        ended = [str(one.id) for one in chosen if not one.is_open]
+        if ended:
+            _fail(f"letter {', '.join(ended)}: has ended already; nothing was replayed")
+        runs = [_replay(connection, together) for together in dead_letters.by_run(chosen)]
+    if not runs:
+        typer.echo("No open letter.")
+    raise typer.Exit(not all(runs))
+
+
+@letters.command("discard")
+def discard_letter(
+    letter: Annotated[int, typer.Argument(help="Its number.")],
+    reason: Annotated[str, typer.Option(help="Why it is given up.")],
+    by: Annotated[str, typer.Option(help="Who says so.")] = getpass.getuser(),
+) -> None:
+    """Give a letter up, with a reason and a name; it stays in history."""
+    if not reason.strip() or not by.strip():
+        _fail(f"reason = {reason!r}, by = {by!r}: both must say something")
+    with connect(DatabaseAddress.from_environment(DATABASE)) as connection:
+        found = _letter(connection, letter)
+        if not dead_letters.discard(connection, found, reason=reason, by=by):
+            _fail(f"letter {letter}: has ended already, {_letter(connection, letter).state}")
+    typer.echo(f"Letter {letter} ({found.venue_name}) is discarded.")
+
+
 def main() -> None:
     """Run a command; a fault that a person can mend is told in words, not as a traceback."""
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(message)s")
@@ -233,6 +302,73 @@ def main() -> None:
         _fail(f"the database cannot be reached: {' '.join(str(error).split())}")
     except psycopg.Error as error:
         _fail(str(in_words(error)))
+    except Stopped:
+        sys.exit(STOPPED)
+
+
+def _settings(job: Job[Any], planned: dict[str, Any] | None = None) -> JobSettings:
+    """Read a job's settings from the environment; else those of a run, else the defaults."""
+    name = f"AIRFLOW_VAR_{job.name.upper()}"
+    text = os.environ.get(name)
+    if text is None and planned is not None:
+        text = json.dumps(planned)
+    settings: JobSettings = read_settings(job.settings, text, name=name)
+    return settings
+
+
+def _run(job: Job[Any], settings: JobSettings, request: RunRequest) -> bool:
+    """Run a job, show its progress and what it did; whether every venue ended well."""
+    console = _console()
+    address = DatabaseAddress.from_environment(DATABASE)
+    leases = Leases(RedisAddress.from_environment(REDIS).client(), job.name)
+
+    def open_connection() -> psycopg.Connection:
+        return connect(
+            address,
+            application_name=f"venue_analytics {job.name}",
+            statement_timeout_seconds=settings.timeout_minutes * 60,
+        )
+
+    with _progress(console) as progress:
+        task = progress.add_task(job.name, total=None)
+
+        def tell(venues: int, name: str | None, ended: str) -> None:
+            progress.update(task, total=venues, advance=0 if name is None else 1)
+            if name is not None and not console.is_terminal:
+                console.print(f"{name} {ended}", highlight=False, markup=False)
+
+        planned, unfinished = run_job(open_connection, leases, job, settings, request, tell)
+    with open_connection() as connection:
+        print_run(console, connection, planned)
+    return not unfinished
+
+
+def _replay(connection: psycopg.Connection, together: list[DeadLetter]) -> bool:
+    first = together[0]
+    job = _job(first.job)
+    failed = history.load_plan(connection, first.run)
+    # An item is of a venue that ended well: it is met again by a new night, or where each date is
+    # kept, by that one anew.
+    is_item = first.kind == "item"
+    request = RunRequest(
+        venues=sorted({letter.venue_id for letter in together}),
+        as_of=None if is_item and not job.keeps_every_date else first.as_of,
+        force=failed.force or (is_item and job.keeps_every_date),
+    )
+    for letter in together:
+        dead_letters.begin_replay(connection, letter)
+    try:
+        return _run(job, _settings(job, failed.settings), request)
+    finally:
+        for letter in together:
+            dead_letters.end_replay(connection, letter)
+
+
+def _letter(connection: psycopg.Connection, number: int) -> DeadLetter:
+    found = dead_letters.load(connection, number)
+    if found is None:
+        _fail(f"letter {number}: there is none of that number; `dead-letters list` shows them")
+    return found
 
 
 def _job(name: str) -> Job[Any]:

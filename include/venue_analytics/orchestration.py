@@ -8,39 +8,85 @@ from __future__ import annotations
 
 import json
 import logging
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 from uuid import UUID, uuid4
 
 import psycopg
-from airflow.sdk import Connection, CronDataIntervalTimetable, Param, Variable, get_current_context
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk import (
+    Connection,
+    CronDataIntervalTimetable,
+    Param,
+    Variable,
+    get_current_context,
+)
+from airflow.sdk.definitions.callback import AsyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
+from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
+from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
 
 from venue_analytics.database.connection import DatabaseAddress, connect
+from venue_analytics.deadline import interval_lengths, tell_missed
 from venue_analytics.harness import (
     AnalyticsError,
     Job,
     JobSettings,
     PermanentError,
     SettingsError,
+    Venue,
     history,
 )
 from venue_analytics.harness.database_errors import in_words
 from venue_analytics.harness.finish import finish_run
 from venue_analytics.harness.history import PlannedRun, RunKey
+from venue_analytics.harness.leases import Leases
 from venue_analytics.harness.plan import plan_run
 from venue_analytics.harness.process import process_batch
+from venue_analytics.harness.redis_server import RedisAddress
 from venue_analytics.harness.request import RunRequest
 from venue_analytics.harness.settings import read_settings
 
 log = logging.getLogger(__name__)
 
-CONNECTION = "analytics_db"
+DATABASE = "analytics_db"
+REDIS = "analytics_redis"
 DEPLOYMENT = "analytics_deployment"
 
 
 class TaskFailedError(Exception):
     """A task has failed in a way that a retry may mend; its message says all there is to say."""
+
+
+class Backoff(RetryPolicy):
+    """Waits longer before each retry, and not as long for one task as for another.
+
+    Airflow's own backoff grows with every try that there ever was, so that a cleared task starts
+    with its longest wait; and all mapped tasks of a run come back at the same moment.
+
+    It is asked in the task's own process; a task that was killed waits its `retry_delay`.
+    """
+
+    LONGEST_SECONDS = 600
+
+    def __init__(self, retries: int, delay_seconds: int) -> None:
+        self.retries = retries
+        self.delay_seconds = delay_seconds
+
+    def evaluate(
+        self,
+        exception: BaseException,  # noqa: ARG002
+        try_number: int,
+        max_tries: int,
+        context: Any = None,  # noqa: ARG002
+    ) -> RetryDecision:
+        """Give delay x 2^retry seconds, up to ten minutes, and of these a random half at least."""
+        # a clear sets max_tries to the tries so far plus the retries
+        retry = max(0, min(try_number - (max_tries - self.retries) - 1, 20))
+        seconds = min(self.delay_seconds * 2**retry, self.LONGEST_SECONDS)
+        return RetryDecision.retry(timedelta(seconds=seconds * random.uniform(0.5, 1)))  # noqa: S311
 
 
 class AirflowJob:
@@ -62,7 +108,7 @@ class AirflowJob:
             self.settings = job.settings()
 
     def dag_arguments(self, doc: str) -> dict[str, Any]:
-        """Give the arguments of @dag: schedule, parameters, docs.
+        """Give the arguments of @dag: schedule, deadline, parameters, docs.
 
         Args:
             doc: the DAG file's docstring, its runbook.
@@ -78,6 +124,7 @@ class AirflowJob:
             "start_date": datetime(2026, 1, 1, tzinfo=UTC),
             "catchup": False,
             "max_active_runs": 1,
+            "deadline": self._deadlines() if settings.enabled else None,
             "doc_md": fault + doc if self.fault else doc,
             "tags": ["venue-analytics", *(["settings-fault"] if self.fault else [])],
             "params": _params(),
@@ -85,8 +132,7 @@ class AirflowJob:
                 "pool": settings.pool,
                 "retries": settings.retries,
                 "retry_delay": timedelta(seconds=settings.retry_delay_seconds),
-                "retry_exponential_backoff": True,
-                "max_retry_delay": timedelta(minutes=10),
+                "retry_policy": Backoff(settings.retries, settings.retry_delay_seconds),
                 "execution_timeout": timedelta(minutes=settings.timeout_minutes),
             },
         }
@@ -105,19 +151,30 @@ class AirflowJob:
         Raises:
             AirflowFailException: settings or parameters that are not allowed.
         """
-        dag_run = get_current_context()["dag_run"]
-        parameters = dict(get_current_context()["params"]) | dict(dag_run.conf or {})
+        context = get_current_context()
+        dag_run, ti = context["dag_run"], context["ti"]
+        parameters = dict(context["params"]) | dict(dag_run.conf or {})
+
+        def is_over(run_id: str) -> bool:
+            try:
+                return ti.get_dagrun_state(dag_run.dag_id, run_id) in ("success", "failed")
+            except AirflowRuntimeError:
+                return True  # somebody has deleted it
+
         try:
             settings = self._read_settings()
             request = RunRequest.read(parameters)
             with self._connect(settings) as connection:
                 run = plan_run(
                     connection,
+                    self._leases(),
                     self.job,
                     self._key(_deployment()),
                     settings,
                     request,
                     as_of=request.as_of or _as_of(dag_run),
+                    plan_try=ti.try_number,
+                    is_over=is_over,
                 )
                 batches = history.load_batches(connection, run)
         except AnalyticsError as error:
@@ -133,11 +190,27 @@ class AirflowJob:
             AirflowFailException: venues failed, and a retry cannot help any of them.
             TaskFailedError: venues failed; the retry does these alone.
         """
-        with self._connect(self.settings) as connection:
-            run = self._planned(connection)
-            settings = self.job.settings.model_validate_json(json.dumps(run.settings))
-            (planned,) = history.load_batches(connection, run, batch["number"])
-        failures = process_batch(lambda: self._connect(settings), self.job, run, planned, settings)
+        context = get_current_context()
+        try:
+            with self._connect(self.settings) as connection:
+                run = self._planned(connection)
+                settings = self.job.settings.model_validate_json(json.dumps(run.settings))
+                (planned,) = history.load_batches(connection, run, batch["number"])
+            failures = process_batch(
+                lambda: self._connect(settings),
+                self._leases(),
+                self.job,
+                run,
+                planned,
+                settings,
+                try_number=context["ti"].try_number,
+                clear_number=context["dag_run"].clear_number or 0,
+                around=_log_group,
+            )
+        except AnalyticsError as error:
+            _fail(error)
+        except psycopg.Error as error:
+            _fail(in_words(error))
         if failures:
             message = "; ".join(map(str, failures))
             if all(failure.permanent for failure in failures):
@@ -165,7 +238,11 @@ class AirflowJob:
             run = self._planned(connection)
             numbers = [batch.number for batch in history.load_batches(connection, run)]
             failed = [n for n in numbers if states.get(f"{process}_{n}") != "success"]
-            unfinished = finish_run(connection, run, failed_batches=failed)
+            unfinished = finish_run(
+                connection, self._leases(), self.job, run, failed_batches=failed
+            )
+        for line in run.left_behind:
+            log.warning("told late: %s", line)
         if not numbers:
             log.info("there were no venues to do")
         if unfinished:
@@ -173,6 +250,24 @@ class AirflowJob:
             raise AirflowFailException(
                 f"venues that have not ended well ({len(unfinished)}):\n{lines}"
             )
+
+    def _deadlines(self) -> list[DeadlineAlert]:
+        """Arm a run with its deadline.
+
+        Airflow counts from the interval's start (counted from the moment of queueing, a clear is
+        answered with HTTP 500): one alert for each length that the schedule's intervals have, of
+        which `tell_missed` heeds the one that fits the run.
+        """
+        settings = self.settings
+        told = {"job": self.job.name, "deadline_minutes": settings.deadline_minutes}
+        return [
+            DeadlineAlert(
+                reference=DeadlineReference.DAGRUN_LOGICAL_DATE,
+                interval=length + timedelta(minutes=settings.deadline_minutes),
+                callback=AsyncCallback(tell_missed, kwargs=told),
+            )
+            for length in interval_lengths(settings.cron, settings.timezone)
+        ]
 
     def _read_settings(self) -> Any:
         # The raw text: asked to read JSON, Variable.get takes malformed JSON for a missing one.
@@ -189,7 +284,7 @@ class AirflowJob:
         return run
 
     def _connect(self, settings: JobSettings) -> psycopg.Connection:
-        stored = Connection.get(CONNECTION)
+        stored = Connection.get(DATABASE)
         address = DatabaseAddress.from_parts(
             host=stored.host,
             port=stored.port,
@@ -203,6 +298,29 @@ class AirflowJob:
             application_name=f"venue_analytics {self.job.name}",
             statement_timeout_seconds=settings.timeout_minutes * 60,
         )
+
+    def _leases(self) -> Leases:
+        stored = Connection.get(REDIS)
+        address = RedisAddress.from_parts(
+            host=stored.host,
+            port=stored.port,
+            user=stored.login,
+            password=stored.password,
+            database=stored.schema,
+            extra=stored.extra_dejson,
+            name=REDIS,
+        )
+        return Leases(address.client(), self.job.name)
+
+
+@contextmanager
+def _log_group(venue: Venue) -> Iterator[None]:
+    """Fold what is logged of one venue, under its name."""
+    log.info("::group::%s", venue.name)
+    try:
+        yield
+    finally:
+        log.info("::endgroup::")
 
 
 def _params() -> dict[str, Param]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,21 @@ from venue_analytics.database.check_source import SourceReport
 from venue_analytics.database.purchases import LoadReport
 from venue_analytics.database.statements import statement
 from venue_analytics.harness import Venue, history
-from venue_analytics.harness.history import Attempt, PlannedRun
+from venue_analytics.harness.dead_letters import DeadLetter
+from venue_analytics.harness.history import Attempt, AttemptSummary, PlannedRun, RunSummary
 from venue_analytics.harness.request import moment
 from venue_analytics.harness.tenant import tenant_transaction
 
+#: Venues that are named when many have the same to say.
+NAMED = 10
+#: How runs and attempts end, as people see it.
+OUTCOMES = {
+    "planned": "[yellow]not finished[/yellow]",
+    "running": "[yellow]running[/yellow]",
+    "succeeded": "[green]✓ done[/green]",
+    "skipped": "[yellow]– skipped[/yellow]",
+    "failed": "[red]✗ failed[/red]",
+}
 #: Columns of a terminal from which the table shows the work as well as the result.
 WIDE = 110
 
@@ -36,8 +49,8 @@ def print_run(console: Console, connection: psycopg.Connection, run: PlannedRun)
     else:
         console.print(_table(venues, attempts, wide=console.width >= WIDE))
         _print_notes(console, venues, attempts)
-    for fault in run.source_faults:
-        console.print(f"[yellow]![/yellow] {escape(fault)}", highlight=False)
+    for line in run.left_behind + run.source_faults:
+        console.print(f"[yellow]![/yellow] {escape(line)}", highlight=False)
 
 
 def print_best_customers(
@@ -186,18 +199,17 @@ def _print_notes(console: Console, venues: list[Venue], attempts: Mapping[UUID, 
     if left_out:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(left_out.items()))
         console.print(f"Sales that make no purchase: {kinds}", highlight=False)
-    for venue in venues:
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for venue in sorted(venues, key=lambda venue: venue.name):
         ended = attempts.get(venue.venue_id)
-        if ended is None:
-            continue
-        if ended.error:
-            console.print(
-                f"[red]✗ {escape(venue.name)}:[/red] {escape(ended.error)}", highlight=False
-            )
-        elif ended.reason:
-            console.print(
-                f"[yellow]![/yellow] {escape(venue.name)}: {escape(ended.reason)}", highlight=False
-            )
+        if ended is not None and ended.error:
+            reasons.setdefault(("[red]✗[/red]", ended.error), []).append(venue.name)
+        elif ended is not None and ended.reason:
+            reasons.setdefault(("[yellow]![/yellow]", ended.reason), []).append(venue.name)
+    for (mark, reason), names in reasons.items():
+        more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+        named = ", ".join(names[:NAMED]) + more
+        console.print(f"{mark} {escape(named)}: {escape(reason)}", highlight=False)
 
 
 def _revenue(attempts: Mapping[UUID, Attempt]) -> str:
@@ -217,3 +229,128 @@ def _total(attempts: Mapping[UUID, Attempt], name: str) -> str:
 
 def _seconds(attempts: Mapping[UUID, Attempt]) -> str:
     return f"{sum(attempt.seconds or 0 for attempt in attempts.values()):.2f}"
+
+
+def print_runs(console: Console, runs: list[RunSummary]) -> None:
+    """Print runs, a row each, the latest first."""
+    if not runs:
+        console.print("No runs in history.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Run", overflow="fold", ratio=1)
+    for name in ("Job", "As of", "Planned", "Took"):
+        table.add_column(name)
+    for name in ("Venues", "Done", "Skipped", "Failed"):
+        table.add_column(name, justify="right")
+    table.add_column("Ended")
+    for run in runs:
+        took = "" if run.finished_at is None else _took(run.finished_at - run.planned_at)
+        table.add_row(
+            escape(run.run_id) + (" (forced)" if run.force else ""),
+            run.job,
+            _minute(run.as_of),
+            _minute(run.planned_at),
+            took,
+            f"{run.planned:,}",
+            f"{run.succeeded:,}",
+            f"{run.skipped:,}",
+            f"{run.failed:,}",
+            OUTCOMES[run.outcome],
+        )
+    console.print(table)
+
+
+def print_attempts(console: Console, attempts: list[AttemptSummary]) -> None:
+    """Print attempts at a venue, a row each, the latest first."""
+    if not attempts:
+        console.print("No attempt at this venue in history.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("Began", "Job", "As of", "Ended"):
+        table.add_column(name)
+    for name in ("Seconds", "Written", "Round", "Try", "Token"):
+        table.add_column(name, justify="right")
+    table.add_column("Run", overflow="fold", no_wrap=console.width >= WIDE)
+    table.add_column("Why", overflow="fold", ratio=1)
+    for attempt in attempts:
+        table.add_row(
+            _minute(attempt.started_at),
+            attempt.job,
+            _minute(attempt.as_of),
+            OUTCOMES[attempt.outcome],
+            "" if attempt.seconds is None else f"{attempt.seconds:.2f}",
+            "" if attempt.rows_written is None else f"{attempt.rows_written:,}",
+            str(attempt.round),
+            str(attempt.try_number),
+            "" if attempt.token is None else str(attempt.token),
+            escape(attempt.run_id),
+            escape(attempt.reason or ""),
+        )
+    console.print(table)
+
+
+def print_letters(console: Console, letters: list[DeadLetter]) -> None:
+    """Print dead letters, a row each."""
+    if not letters:
+        console.print("No dead letters.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("No.", justify="right", no_wrap=True)
+    for name in ("State", "Job", "Venue", "As of"):
+        table.add_column(name, overflow="fold")
+    table.add_column("Failed", justify="right")
+    table.add_column("Last", overflow="fold")
+    table.add_column("Why", overflow="fold", ratio=1)
+    for letter in letters:
+        item = f", {letter.key}" if letter.kind == "item" else ""
+        table.add_row(
+            str(letter.id),
+            letter.state,
+            letter.job,
+            escape(letter.venue_name + item),
+            _minute(letter.as_of),
+            f"{letter.attempts}×",
+            _minute(letter.last_failed_at),
+            escape(letter.error),
+        )
+    console.print(table)
+    if any(letter.is_open for letter in letters):
+        console.print(
+            "Mend the cause, then `dead-letters replay NO`, or clear the failed tasks in Airflow.",
+            highlight=False,
+        )
+
+
+def print_letter(console: Console, letter: DeadLetter, payload: dict[str, Any] | None) -> None:
+    """Print one dead letter whole."""
+    rows = {
+        "Letter": f"{letter.id}, {letter.state}",
+        "Job": letter.job,
+        "Venue": f"{letter.venue_name} ({letter.venue_id}), tenant {letter.tenant_id}",
+        "Item": letter.key if letter.kind == "item" else None,
+        "Run": f"{letter.run_id} as of {moment(letter.as_of)}",
+        "Failed": f"{letter.attempts}×, from {moment(letter.first_failed_at)} to "
+        f"{moment(letter.last_failed_at)}",
+        "Ended": moment(letter.ended_at) if letter.ended_at else None,
+        "Discarded": f"by {letter.ended_by}: {letter.reason}" if letter.ended_by else None,
+        "Why": letter.error,
+        "Error": letter.error_type,
+        "Payload": json.dumps(payload, indent=2, default=str) if payload is not None else None,
+    }
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        if value is not None:
+            table.add_row(name, escape(value))
+    console.print(table)
+    if letter.traceback:
+        console.print(letter.traceback.rstrip(), highlight=False, markup=False)
+
+
+def _took(time: timedelta) -> str:
+    return str(timedelta(seconds=round(time.total_seconds())))
+
+
+def _minute(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M}"

@@ -24,18 +24,23 @@ from tests.harness.simple_venues import (
     VENUES,
     break_venue,
     fill,
+    mend,
     scored_customers,
 )
 
 from venue_analytics.demo.airflow import plain_environment
+from venue_analytics.demo.servers import ValkeyServer
 
 CONNECTION = "AIRFLOW_CONN_ANALYTICS_DB"
 OWNER_CONNECTION = "AIRFLOW_CONN_ANALYTICS_DB_OWNER"
+REDIS_CONNECTION = "AIRFLOW_CONN_ANALYTICS_REDIS"
 VARIABLE = "AIRFLOW_VAR_RFM_SCORING"
 #: What is refused is refused alike by every version.
 ONE_VERSION = pytest.mark.parametrize(
     "postgres", [pytest.param(18, id="postgres18")], indirect=True
 )
+#: Nobody listens there.
+NO_REDIS = "redis://:hunter2@127.0.0.1:1/0"
 NOWHERE = "90000000-0000-4000-8000-000000000009"
 
 
@@ -51,11 +56,15 @@ class Ended:
 class CommandLine:
     """Runs commands in an empty folder, on one database, as the jobs' role."""
 
-    def __init__(self, folder: Path, database: Database | None) -> None:
+    def __init__(
+        self, folder: Path, database: Database | None, valkey: ValkeyServer | None = None
+    ) -> None:
         self.folder = folder
         self.environment = plain_environment()
         if database is not None:
             self.environment[CONNECTION] = database.uri("analytics_jobs")
+        if valkey is not None:
+            self.environment[REDIS_CONNECTION] = valkey.uri
 
     def __call__(self, *arguments: str, **environment: str) -> Ended:
         """Run a command without a terminal."""
@@ -101,8 +110,8 @@ def venues(simple: Database) -> Database:
 
 
 @pytest.fixture
-def cli(venues: Database, tmp_path: Path) -> CommandLine:
-    return CommandLine(tmp_path, venues)
+def cli(venues: Database, valkey: ValkeyServer, tmp_path: Path) -> CommandLine:
+    return CommandLine(tmp_path, venues, valkey)
 
 
 @pytest.fixture
@@ -129,19 +138,28 @@ def line_of(ended: Ended, beginning: str) -> list[str]:
 @pytest.mark.parametrize("arguments", [(), ("--help",)], ids=["nothing", "--help"])
 def test_help_names_every_command(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     ended = CommandLine(tmp_path, None)(*arguments)
-    for command in ("migrate", "check-source", "load-orders", "run", "show-run"):
+    for command in (
+        "migrate",
+        "check-source",
+        "load-orders",
+        "run",
+        "show-run",
+        "history",
+        "check-settings",
+        "dead-letters",
+    ):
         assert command in ended.out + ended.err
 
 
 def test_migrate_check_run_and_show_follow_each_other_on_a_database_of_ones_own(
-    new_database: Callable[[str | None], Database], tmp_path: Path
+    new_database: Callable[[str | None], Database], valkey: ValkeyServer, tmp_path: Path
 ) -> None:
     database = new_database(None)
     with psycopg.connect(database.uri("analytics_owner")) as connection:
         connection.execute(SIMPLE_TABLES)
     with database.superuser() as superuser:
         fill(superuser)
-    cli = CommandLine(tmp_path, database)
+    cli = CommandLine(tmp_path, database, valkey)
     owner = {OWNER_CONNECTION: database.uri("analytics_owner")}
 
     migrated = cli("migrate", "--adapter", "simple", "--currency", "EUR", **owner)
@@ -168,12 +186,15 @@ def test_migrate_check_run_and_show_follow_each_other_on_a_database_of_ones_own(
     assert shown.out in ran.out
 
 
-def test_a_second_run_of_the_same_moment_writes_no_score(cli: CommandLine) -> None:
-    as_of = ("--as-of", "2026-02-01T00:00:00Z")
-    first, second = cli("run", "rfm_scoring", *as_of), cli("run", "rfm_scoring", *as_of)
+def test_a_second_run_of_the_same_moment_finds_it_done_unless_forced(cli: CommandLine) -> None:
+    night = ("run", "rfm_scoring", "--as-of", "2026-02-01T00:00:00Z")
+    first, second, forced = cli(*night), cli(*night), cli(*night, "--force")
     # The last three columns: rows written, rows unchanged, seconds.
     assert line_of(first, "✓ Arena")[-3:-1] == ["3", "0"]
-    assert line_of(second, "✓ Arena")[-3:-1] == ["0", "3"]
+    assert second.code == 0
+    assert line_of(second, "– Arena")[2] == "skipped"
+    assert "! Arena, Ballroom, Cellar, Dome: already done" in second.out
+    assert line_of(forced, "✓ Arena")[-3:-1] == ["0", "3"]
 
 
 def test_only_the_venues_asked_for_are_done(
@@ -183,8 +204,10 @@ def test_only_the_venues_asked_for_are_done(
     assert scored_customers(superuser) == {"Arena": 3}
 
 
-def test_no_venues_at_all_are_told_and_no_fault(simple: Database, tmp_path: Path) -> None:
-    ended = CommandLine(tmp_path, simple)("run", "rfm_scoring")
+def test_no_venues_at_all_are_told_and_no_fault(
+    simple: Database, valkey: ValkeyServer, tmp_path: Path
+) -> None:
+    ended = CommandLine(tmp_path, simple, valkey)("run", "rfm_scoring")
     assert (ended.code, ended.err) == (0, "")
     assert "No venues to do." in ended.out
 
@@ -203,11 +226,148 @@ def test_one_failing_venue_is_shown_and_the_others_are_done(
     assert f"✗ Arena: RaiseException: {FAULT}" in again.out
 
 
+# what could not be done --------------------------------------------------------------------
+
+
+def test_a_venue_that_failed_is_a_letter_until_a_replay_has_done_it(
+    cli: CommandLine, superuser: psycopg.Connection
+) -> None:
+    break_venue(superuser, ARENA)
+    assert cli("run", "rfm_scoring", "--as-of", "2026-02-01").code == 1
+    listed = cli("dead-letters", "list", "--job", "rfm_scoring")
+    assert (listed.code, listed.err) == (0, "")
+    assert line_of(listed, "  1  open")[2:7] == [
+        "rfm_scoring",
+        "Arena",
+        "2026-02-01",
+        "00:00",
+        "1×",
+    ]
+    assert FAULT in listed.out
+    assert "Ballroom" not in listed.out
+
+    shown = cli("dead-letters", "show", "1")
+    assert shown.code == 0
+    assert f"Arena ({ARENA.venue_id}), tenant {ARENA.tenant_id}" in shown.out
+    assert "as of 2026-02-01 00:00:00 UTC" in shown.out
+    assert FAULT in shown.out
+    assert "File " in shown.out
+
+    again = cli("dead-letters", "replay", "1")
+    assert again.code == 1
+    assert f"✗ Arena: RaiseException: {FAULT}" in again.out
+    assert line_of(cli("dead-letters", "list"), "  1  open")[6] == "2×"
+
+    mend(superuser)
+    replayed = cli("dead-letters", "replay", "--job", "rfm_scoring")
+    assert (replayed.code, replayed.err) == (0, "")
+    assert "rfm_scoring as of 2026-02-01 00:00:00 UTC" in replayed.out
+    assert line_of(replayed, "✓ Arena")[2] == "3"
+    assert "Ballroom" not in replayed.out
+    assert cli("dead-letters", "list").out == "No dead letters.\n"
+    assert line_of(cli("dead-letters", "list", "--all"), "  1  resolved")[3] == "Arena"
+    assert "letter 1: has ended already; nothing was replayed" in refusal(
+        cli("dead-letters", "replay", "1")
+    )
+    none = cli("dead-letters", "replay", "--job", "rfm_scoring")
+    assert (none.code, none.out) == (0, "No open letter.\n")
+
+
+@ONE_VERSION
+def test_a_replay_uses_the_settings_of_the_run_that_failed(
+    cli: CommandLine, superuser: psycopg.Connection
+) -> None:
+    break_venue(superuser, ARENA)
+    night = ("run", "rfm_scoring", "--as-of", "2026-02-01")
+    assert cli(*night, **{VARIABLE: '{"vip_min_total": 14}'}).code == 1
+    mend(superuser)
+    assert cli("dead-letters", "replay", "1").code == 0
+    attempts = superuser.execute(
+        "SELECT r.settings ->> 'vip_min_total', r.as_of, a.outcome FROM jobs.venue_run AS a "
+        "JOIN jobs.run AS r ON r.id = a.run WHERE a.venue_id = %s ORDER BY a.id",
+        [ARENA.venue_id],
+    ).fetchall()
+    as_of = datetime(2026, 2, 1, tzinfo=UTC)
+    assert attempts == [("14", as_of, "failed"), ("14", as_of, "succeeded")]
+
+
+@ONE_VERSION
+def test_a_letter_is_given_up_with_a_reason_and_a_name(
+    cli: CommandLine, superuser: psycopg.Connection
+) -> None:
+    break_venue(superuser, ARENA)
+    assert cli("run", "rfm_scoring").code == 1
+    discard = ("dead-letters", "discard", "1", "--reason", "sold to a rival", "--by", "ada")
+    assert cli(*discard).out == "Letter 1 (Arena) is discarded.\n"
+    assert cli("dead-letters", "list").out == "No dead letters.\n"
+    assert "by ada: sold to a rival" in cli("dead-letters", "show", "1").out
+    assert "letter 1: has ended already, discarded" in refusal(cli(*discard))
+    assert "letter 1: has ended already" in refusal(cli("dead-letters", "replay", "1"))
+
+
+def test_runs_and_the_attempts_at_a_venue_are_listed_the_latest_first(
+    cli: CommandLine, superuser: psycopg.Connection
+) -> None:
+    assert cli("history").out == "No runs in history.\n"
+    assert "No attempt at this venue" in cli("history", "--venue", str(ARENA.venue_id)).out
+    break_venue(superuser, ARENA)
+    assert cli("run", "rfm_scoring", "--as-of", "2026-02-01").code == 1
+    mend(superuser)
+    assert cli("run", "rfm_scoring", "--as-of", "2026-02-01", "--force").code == 0
+
+    _, second, first = cli("history", "rfm_scoring").out.splitlines()
+    # of how many venues, how many were done, skipped and failed
+    assert second.split()[-6:] == ["4", "4", "0", "0", "✓", "done"]
+    assert "(forced)" in second
+    assert first.split()[-6:] == ["4", "3", "0", "1", "✗", "failed"]
+
+    venue = ("--venue", str(ARENA.venue_id))
+    second, first = attempts_in(cli("history", *venue))
+    assert "✓ done" in second
+    assert "✗ failed" in first
+    assert "RaiseException: the" in first
+    (only,) = attempts_in(cli("history", *venue, "--limit", "1"))
+    assert "✓ done" in only
+
+
+def attempts_in(ended: Ended) -> list[str]:
+    """The first lines of the rows of a list of attempts: long names are folded."""
+    return [line for line in ended.out.splitlines() if "rfm_scoring" in line]
+
+
+# what is not there, or not allowed ---------------------------------------------------------
+
+
+@ONE_VERSION
+def test_without_redis_set_nothing_is_planned(
+    venues: Database, superuser: psycopg.Connection, tmp_path: Path
+) -> None:
+    line = refusal(CommandLine(tmp_path, venues)("run", "rfm_scoring"))
+    assert f"no Redis given: set {REDIS_CONNECTION}" in line
+    assert superuser.execute("SELECT count(*) FROM jobs.run").fetchone() == (0,)
+
+
+@ONE_VERSION
+def test_while_redis_cannot_be_reached_nothing_is_planned(
+    cli: CommandLine, superuser: psycopg.Connection
+) -> None:
+    line = refusal(cli("run", "rfm_scoring", **{REDIS_CONNECTION: NO_REDIS}))
+    assert "Redis cannot be asked: " in line
+    assert "hunter2" not in line
+    assert superuser.execute("SELECT count(*) FROM jobs.run").fetchone() == (0,)
+
+
 @ONE_VERSION
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("run", "rfm"), "job 'rfm': must be rfm_scoring"),
+        (("history", "rfm"), "job 'rfm': must be rfm_scoring"),
+        (("dead-letters", "list", "--job", "rfm"), "job 'rfm': must be rfm_scoring"),
+        (("dead-letters", "show", "7"), "letter 7: there is none of that number; `dead-letters l"),
+        (("dead-letters", "replay"), "say which: numbers of letters, or --job for all open ones"),
+        (("dead-letters", "replay", "7", "--job", "rfm_scoring"), "say which: "),
+        (("dead-letters", "discard", "7", "--reason", " "), "both must say something"),
         (("show-run", "rfm"), "job 'rfm': must be rfm_scoring"),
         (("run", "rfm_scoring", "--as-of", "yesterday"), "as_of = 'yesterday': "),
         (
@@ -225,6 +385,12 @@ def test_one_failing_venue_is_shown_and_the_others_are_done(
     ],
     ids=[
         "unknown job",
+        "unknown job of history",
+        "unknown job of letters",
+        "no such letter",
+        "no letter to replay",
+        "a letter and a job to replay",
+        "no reason to discard",
         "unknown job to show",
         "bad as_of",
         "as_of in the future",
@@ -245,7 +411,7 @@ def test_what_is_not_allowed_is_refused_in_one_line(
     [
         ('{"cron": ', f"Variable {VARIABLE} is not valid JSON"),
         ('{"vip_min_total": "12"}', f"Variable {VARIABLE}: vip_min_total = '12': Input should be"),
-        ('{"colour": 1}', f"Variable {VARIABLE}: colour = '1': is not a setting of this job"),
+        ('{"colour": 1}', f"Variable {VARIABLE}: colour = 1: is not a setting of this job"),
     ],
 )
 def test_a_bad_variable_is_refused_in_one_line(
@@ -282,19 +448,25 @@ def test_a_database_that_is_not_there_is_told_in_one_line_without_the_password(
     tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     nowhere = f"postgresql://jobs:hunter2@{quote(str(tmp_path), safe='')}/analytics"
-    line = refusal(CommandLine(tmp_path, None)(*arguments, **{CONNECTION: nowhere}))
+    environment = {CONNECTION: nowhere, REDIS_CONNECTION: NO_REDIS}
+    line = refusal(CommandLine(tmp_path, None)(*arguments, **environment))
     assert "the database cannot be reached" in line
     assert "hunter2" not in line
 
 
 @ONE_VERSION
 @pytest.mark.parametrize(
-    "arguments", [("run", "rfm_scoring"), ("show-run", "rfm_scoring")], ids=" ".join
+    "arguments",
+    [("run", "rfm_scoring"), ("show-run", "rfm_scoring"), ("history",), ("dead-letters", "list")],
+    ids=" ".join,
 )
 def test_a_database_without_our_tables_is_told_in_one_line(
-    new_database: Callable[[str | None], Database], tmp_path: Path, arguments: tuple[str, ...]
+    new_database: Callable[[str | None], Database],
+    valkey: ValkeyServer,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
 ) -> None:
-    assert "migrate" in refusal(CommandLine(tmp_path, new_database(None))(*arguments))
+    assert "migrate" in refusal(CommandLine(tmp_path, new_database(None), valkey)(*arguments))
 
 
 def test_check_source_of_a_database_without_our_views_names_the_fault(
@@ -307,7 +479,7 @@ def test_check_source_of_a_database_without_our_views_names_the_fault(
 
 
 def test_purchases_of_ones_own_are_loaded_scored_and_shown_by_their_own_ids(
-    new_database: Callable[[str | None], Database], tmp_path: Path
+    new_database: Callable[[str | None], Database], valkey: ValkeyServer, tmp_path: Path
 ) -> None:
     file = tmp_path / "box office.csv"
     file.write_text(
@@ -318,7 +490,7 @@ def test_purchases_of_ones_own_are_loaded_scored_and_shown_by_their_own_ids(
         "cleo,2025-03-04,7.50,Attic\n"
         "dora,never,3.00,Attic\n"
     )
-    cli = CommandLine(tmp_path, new_database("csv"))
+    cli = CommandLine(tmp_path, new_database("csv"), valkey)
 
     loaded = cli("load-orders", str(file), "--currency", "EUR", "--json")
     assert (loaded.code, loaded.err) == (0, "")
@@ -377,12 +549,12 @@ def test_on_a_terminal_a_bar_shows_the_progress(cli: CommandLine) -> None:
 
 @ONE_VERSION
 def test_a_venue_may_be_named_like_the_markup_of_our_tables(
-    simple: Database, tmp_path: Path
+    simple: Database, valkey: ValkeyServer, tmp_path: Path
 ) -> None:
     with simple.superuser() as superuser:
         fill(superuser, (replace(ARENA, name="Club [/b] One"),))
         superuser.execute("INSERT INTO venues VALUES (gen_random_uuid(), NULL, 'No tenant [/red]')")
-    command = CommandLine(tmp_path, simple)
+    command = CommandLine(tmp_path, simple, valkey)
     for arguments in (("check-source",), ("run", "rfm_scoring"), ("show-run", "rfm_scoring")):
         ended = command(*arguments)
         assert (ended.code, ended.err) == (0, "")

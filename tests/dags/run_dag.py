@@ -25,6 +25,8 @@ def run(dag_file: str, environment: dict[str, str | None], conf: dict[str, Any])
         if value is not None:
             os.environ[name] = value
     dag = DagBag(dag_file).dags["rfm_scoring"]
+    # Only a stored DAG's alerts have the ids that Airflow asks for at a good end (3.3.2).
+    dag.deadline = None
     try:
         dag_run = dag.test(run_conf=conf, logical_date=None)
     except ParamValidationError as error:

@@ -27,6 +27,7 @@ from tests.harness.simple_venues import (
 )
 
 from venue_analytics.demo.profile import ROOT
+from venue_analytics.demo.servers import ValkeyServer
 
 pytestmark = pytest.mark.parametrize("postgres", [pytest.param(18, id="postgres18")], indirect=True)
 NOWHERE = "90000000-0000-4000-8000-000000000009"
@@ -55,7 +56,8 @@ class Ended:
 class DagRunner:
     """The process that runs the DAG."""
 
-    def __init__(self, environment: dict[str, str], log: Path) -> None:
+    def __init__(self, environment: dict[str, str], redis: str, log: Path) -> None:
+        self._redis = redis
         self._log = log
         with log.open("w") as stderr:
             self._process = subprocess.Popen(
@@ -76,6 +78,7 @@ class DagRunner:
             "dag_file": str(ROOT / "dags/rfm_scoring.py"),
             "environment": {
                 "AIRFLOW_CONN_ANALYTICS_DB": database.uri("analytics_jobs"),
+                "AIRFLOW_CONN_ANALYTICS_REDIS": self._redis,
                 "AIRFLOW_VAR_RFM_SCORING": variable,
             },
             "conf": conf,
@@ -107,9 +110,12 @@ class DagRunner:
 
 @pytest.fixture(scope="module")
 def dag(
-    airflow_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    airflow_environment: dict[str, str],
+    valkey: ValkeyServer,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[DagRunner]:
-    runner = DagRunner(airflow_environment, tmp_path_factory.mktemp("dag_run") / "log")
+    log = tmp_path_factory.mktemp("dag_run") / "log"
+    runner = DagRunner(airflow_environment, valkey.uri, log)
     yield runner
     runner.stop()
 
@@ -269,7 +275,7 @@ def test_a_param_of_the_wrong_type_makes_no_run(
     ("variable", "words"),
     [
         ('{"cron": "0 2 * * *"', "Variable rfm_scoring is not valid JSON"),
-        ('{"retries": -1}', "Variable rfm_scoring: retries = '-1': Input should be greater than"),
+        ('{"retries": -1}', "Variable rfm_scoring: retries = -1: Input should be greater than"),
     ],
 )
 def test_a_bad_variable_fails_plan_at_its_first_try_and_no_venue_is_done(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -15,9 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
 from tests.dags.conftest import isolated_environment
+from tests.harness.settings_texts import texts
 
 from venue_analytics.demo.profile import ROOT
+from venue_analytics.harness import SettingsError
+from venue_analytics.harness.settings import read_settings
+from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
 
 DAG_FILES = sorted((ROOT / "dags").glob("*.py"))
 JOBS = [file.stem for file in DAG_FILES]
@@ -195,7 +201,7 @@ def test_the_variable_sets_schedule_retries_timeout_pool_and_parallelism(parser:
         ('{"cron": "0 5 * * *", "timezone": "Berlin"}', "timezone = 'Berlin': must be an IANA"),
         (
             '{"cron": "0 5 * * *", "recency_days": [180, 90, 60, 30]}',
-            "recency_days = '[180, 90, 60, 30]': must be four rising whole numbers",
+            "recency_days = [180, 90, 60, 30]: must be four rising whole numbers",
         ),
         ('{"cron": "0 5 * * *", "vip_min_total": 8}', "vip_min_total > regular_min_total"),
     ],
@@ -221,6 +227,39 @@ def test_a_bad_variable_leaves_the_dag_on_the_default_schedule_with_the_fault_in
     assert told in fault
     assert "### When it is red" in runbook
     assert dag["tasks"]["plan"]["retries"] == 3
+
+
+def fault_of(text: str) -> str | None:
+    try:
+        read_settings(RfmScoringSettings, text, name="rfm_scoring")
+    except SettingsError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.fault("settings-malformed")
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(text=texts.filter(lambda text: not re.search("[\0\ud800-\udfff]", text)))
+@example(text='{"pool": "a\\u0000b"}')
+@example(text='{"```\\n# Everything is fine": 1}')
+def test_whatever_the_variable_holds_the_dag_is_there_and_tagged_if_it_is_wrong(
+    parser: Parser, text: str
+) -> None:
+    # too_slow: see the texts' own test. No process's environment holds NUL or half a pair.
+    dag = parser.dag(text)
+    fault = fault_of(text)
+    if fault:
+        assert dag["tags"] == ["settings-fault", "venue-analytics"]
+        assert (dag["cron"], dag["timezone"]) == (DEFAULT_CRON, "UTC")
+        assert f"```\n{fault}\n```" in dag["doc_md"]
+    else:
+        assert dag["tags"] == ["venue-analytics"]
+    assert dag["doc_md"].replace("\n", "").isprintable()
+    # no database takes it
+    assert "\0" not in dag["tasks"]["score"]["pool"]
+    assert set(dag["tasks"]) == {"plan", "score", "finish"}
+    next_run = dag["next_run"]
+    assert next_run is None or datetime.fromisoformat(next_run).tzinfo is not None
 
 
 @pytest.mark.parametrize(

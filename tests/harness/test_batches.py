@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
 from random import Random
 from uuid import UUID
 
@@ -9,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from venue_analytics.harness import Venue
-from venue_analytics.harness.batches import pack
+from venue_analytics.harness.batches import Batch, pack
 
 venues = st.lists(
     st.builds(
@@ -17,6 +19,7 @@ venues = st.lists(
         venue_id=st.uuids(),
         tenant_id=st.integers(1, 4).map(lambda number: UUID(int=number)),
         name=st.sampled_from(["Arena", "Ballroom", "Cellar", "Dome"]),
+        expected_seconds=st.none() | st.floats(0, 1_000),
     ),
     max_size=60,
     unique_by=lambda venue: venue.venue_id,
@@ -96,8 +99,88 @@ def test_venues_of_one_name_are_told_apart_by_their_ids() -> None:
     ]
 
 
-def test_1500_venues_of_three_tenants_fit_the_default_number_of_tasks_evenly() -> None:
+def test_1500_venues_of_three_tenants_fill_the_default_number_of_tasks_evenly() -> None:
     packed = pack([venue(n, f"Hall {n}", tenant=n % 3) for n in range(1_500)], max_tasks=200)
-    # 500 venues a tenant; 7 a task would need 3 × 72 = 216 tasks, 8 need 3 × 63 = 189.
-    assert len(packed) == 189
-    assert max(len(batch.venues) for batch in packed) == 8
+    # 500 venues a tenant in 66 or 67 tasks: 7 or 8 venues each
+    assert len(packed) == 200
+    assert {len(batch.venues) for batch in packed} == {7, 8}
+
+
+# balanced by what venues took last --------------------------------------------------------
+
+seconds = st.integers(1, 50).map(float)
+timed = st.lists(seconds, min_size=1, max_size=7).map(
+    lambda took: [timed_venue(number, each) for number, each in enumerate(took)]
+)
+
+
+def timed_venue(number: int, took: float | None, tenant: int = 1) -> Venue:
+    return replace(venue(number, f"Hall {number}", tenant), expected_seconds=took)
+
+
+def load(batch: Batch) -> float:
+    return sum(venue.expected_seconds or 0 for venue in batch.venues)
+
+
+def shortest_night(venues: list[Venue], tasks: int) -> float:
+    """The least that the longest of so many tasks can take, by trying every way to share."""
+    took = [venue.expected_seconds or 0 for venue in venues]
+    return min(
+        max(
+            sum(each for each, to in zip(took, dealt, strict=True) if to == task)
+            for task in range(tasks)
+        )
+        for dealt in product(range(tasks), repeat=len(took))
+    )
+
+
+@given(venues=timed, max_tasks=st.integers(1, 4))
+def test_the_longest_batch_takes_at_most_a_third_longer_than_the_best_there_is(
+    venues: list[Venue], max_tasks: int
+) -> None:
+    longest = max(load(batch) for batch in pack(venues, max_tasks=max_tasks))
+    best = shortest_night(venues, max_tasks)
+    # Graham 1969, of the longest processing time first: 4/3 - 1/(3m)
+    assert longest <= best * (4 / 3 - 1 / (3 * max_tasks)) + 1e-9
+
+
+@given(venues=timed, large=st.floats(400, 10_000), max_tasks=st.integers(2, 4))
+def test_a_venue_larger_than_all_others_together_is_alone(
+    venues: list[Venue], large: float, max_tasks: int
+) -> None:
+    packed = pack([*venues, timed_venue(99, large)], max_tasks=max_tasks)
+    assert [venue.name for venue in packed[0].venues] == ["Hall 99"]
+
+
+@given(venues=timed, max_tasks=st.integers(1, 4))
+def test_batches_and_the_venues_in_them_begin_with_the_longest(
+    venues: list[Venue], max_tasks: int
+) -> None:
+    packed = pack(venues, max_tasks=max_tasks)
+    loads = [load(batch) for batch in packed]
+    assert loads == sorted(loads, reverse=True)
+    for batch in packed:
+        took = [venue.expected_seconds or 0 for venue in batch.venues]
+        assert took == sorted(took, reverse=True)
+
+
+def test_a_venue_that_was_never_done_counts_as_the_median_of_the_others() -> None:
+    took = [9.0, 1.0, 5.0, None]
+    packed = pack([timed_venue(n, each) for n, each in enumerate(took)], max_tasks=2)
+    # 9 + 1 and 5 + the median 5
+    assert [{venue.name for venue in batch.venues} for batch in packed] == [
+        {"Hall 0", "Hall 1"},
+        {"Hall 2", "Hall 3"},
+    ]
+
+
+def test_the_tenant_whose_venues_take_longest_has_the_more_tasks() -> None:
+    long = [timed_venue(n, 60.0, tenant=1) for n in range(4)]
+    short = [timed_venue(n, 1.0, tenant=2) for n in range(4, 8)]
+    packed = pack([*short, *long], max_tasks=5)
+    assert [len(batch.venues) for batch in packed] == [1, 1, 1, 1, 4]
+
+
+def test_venues_that_take_no_time_are_spread_all_the_same() -> None:
+    packed = pack([timed_venue(n, 0.0) for n in range(12)], max_tasks=4)
+    assert [len(batch.venues) for batch in packed] == [3, 3, 3, 3]

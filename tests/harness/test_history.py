@@ -1,200 +1,250 @@
-"""History: a later plan replaces an earlier one, and only its own attempts count."""
+"""History: a row a plan, of which the latest try's holds; a row an attempt, ended once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, datetime
-from uuid import UUID
-
 import psycopg
 import pytest
-from tests.conftest import Database
+from tests.harness.nights import AS_OF, DAY, RULES, THEIRS, TONIGHT, Night
 from tests.harness.simple_venues import ARENA, BALLROOM, CELLAR, DOME
 
-from venue_analytics.harness import Outcome, Venue, VenueResult, history
+from venue_analytics.harness import (
+    Outcome,
+    PermanentError,
+    TransientError,
+    Venue,
+    VenueResult,
+    attempts,
+    history,
+)
 from venue_analytics.harness.batches import pack
-from venue_analytics.harness.finish import finish_run
-from venue_analytics.harness.history import PlannedRun, RunKey
-from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
+from venue_analytics.harness.errors import LeaseLostError
+from venue_analytics.harness.history import RunKey
 
-KEY = RunKey(UUID(int=1), "rfm_scoring", "scheduled__2026-03-01")
-AS_OF = datetime(2026, 3, 1, 2, tzinfo=UTC)
+LAST_NIGHT = RunKey(TONIGHT.deployment, TONIGHT.job, "last night")
 
 
-@pytest.fixture
-def connection(simple: Database) -> Iterator[psycopg.Connection]:
-    with simple.jobs() as connection:
-        yield connection
+def test_a_plan_is_read_as_it_was_stored(night: Night) -> None:
+    run = night.plan(ARENA, CELLAR)
+    assert run.key == TONIGHT
+    assert (run.as_of, run.force, run.outcome) == (AS_OF, False, "planned")
+    assert run.settings == {"retries": 3}
+    assert run.source_faults == ["a venue has no tenant"]
+    assert run.left_behind == []
 
 
-def plan(
-    connection: psycopg.Connection, *venues: Venue, key: RunKey = KEY, max_tasks: int = 10
-) -> PlannedRun:
-    return history.store_plan(
-        connection,
-        key,
-        as_of=AS_OF,
-        force=False,
-        settings={"retries": 3},
-        source_faults=["a venue has no tenant"],
-        batches=pack(venues, max_tasks=max_tasks),
-    )
-
-
-def begin(connection: psycopg.Connection, run: PlannedRun, venue: Venue, batch: int = 0) -> int:
-    return history.open_venue_run(connection, run, batch, venue, RfmScoringSettings())
-
-
-def attempt(
-    connection: psycopg.Connection,
-    run: PlannedRun,
-    venue: Venue,
-    outcome: Outcome = Outcome.SUCCEEDED,
-    error: str | None = None,
-) -> None:
-    opened = begin(connection, run, venue)
-    history.close_venue_run(connection, opened, VenueResult(outcome), error)
-
-
-def test_a_plan_is_read_as_it_was_stored(connection: psycopg.Connection) -> None:
-    stored = plan(connection, ARENA, CELLAR)
-    assert history.load_run(connection, KEY) == stored
-    assert stored.as_of == AS_OF
-    assert stored.outcome == "planned"
-    assert stored.source_faults == ["a venue has no tenant"]
-
-
-def test_batches_are_read_as_they_were_packed(connection: psycopg.Connection) -> None:
+def test_batches_are_read_as_they_were_packed(night: Night) -> None:
     moved = Venue(
-        ARENA.venue_id, ARENA.tenant_id, "Arena", "Asia/Tokyo", "JPY", True, CELLAR.tenant_id
+        ARENA.venue_id, ARENA.tenant_id, "Arena", "Asia/Tokyo", "JPY", True, CELLAR.tenant_id, 2.5
     )
-    run = plan(connection, moved, BALLROOM, CELLAR)
-    assert history.load_batches(connection, run) == pack([moved, BALLROOM, CELLAR], max_tasks=10)
-    assert history.load_batches(connection, run, 0) == pack([moved], max_tasks=1)
+    run = night.plan(moved, BALLROOM, CELLAR)
+    packed = pack([moved, BALLROOM, CELLAR], max_tasks=10)
+    assert history.load_batches(night.connection, run) == packed
+    assert history.load_batches(night.connection, run, 0) == packed[:1]
 
 
-def test_a_run_that_was_never_planned_is_none(connection: psycopg.Connection) -> None:
-    plan(connection, ARENA)
-    other = RunKey(UUID(int=2), KEY.job, KEY.run_id)
-    assert history.load_run(connection, other) is None
-    assert history.load_latest_run(connection, KEY.job, "no such run") is None
+def test_a_run_that_was_never_planned_is_none(night: Night) -> None:
+    night.plan(ARENA)
+    other = RunKey(THEIRS, TONIGHT.job, TONIGHT.run_id)
+    assert history.load_run(night.connection, other) is None
+    assert history.load_latest_run(night.connection, TONIGHT.job, "no such run") is None
 
 
-def test_two_deployments_have_runs_of_their_own_for_the_same_night(
-    connection: psycopg.Connection,
-) -> None:
-    ours = plan(connection, ARENA)
-    theirs = plan(connection, CELLAR, key=RunKey(UUID(int=2), KEY.job, KEY.run_id))
+def test_two_deployments_have_runs_of_their_own_for_the_same_night(night: Night) -> None:
+    ours = night.plan(ARENA)
+    theirs = night.plan(CELLAR, key=RunKey(THEIRS, TONIGHT.job, TONIGHT.run_id))
     assert theirs.id != ours.id
-    assert [batch.label for batch in history.load_batches(connection, ours)] == ["Arena"]
+    assert [batch.label for batch in history.load_batches(night.connection, ours)] == ["Arena"]
 
 
-def test_the_latest_run_is_the_one_planned_last(connection: psycopg.Connection) -> None:
-    plan(connection, ARENA, key=RunKey(UUID(int=2), KEY.job, "earlier"))
-    last = plan(connection, CELLAR)
-    assert history.load_latest_run(connection, KEY.job) == last
+def test_the_latest_run_is_the_one_planned_last(night: Night) -> None:
+    night.plan(ARENA, key=LAST_NIGHT)
+    last = night.plan(CELLAR)
+    assert history.load_latest_run(night.connection, TONIGHT.job) == last
 
 
-def test_a_later_plan_of_a_run_replaces_its_batches(connection: psycopg.Connection) -> None:
-    first = plan(connection, ARENA, BALLROOM, CELLAR)
-    second = plan(connection, DOME)
-    assert second.id == first.id
+def test_a_later_plan_holds_and_the_earlier_one_stays_in_history(night: Night) -> None:
+    first = night.plan(ARENA, BALLROOM, CELLAR)
+    second = night.plan(DOME, plan_try=2)
+    assert second.id != first.id
     assert second.plan_number > first.plan_number
-    assert [batch.label for batch in history.load_batches(connection, second)] == ["Dome"]
+    assert [batch.label for batch in history.load_batches(night.connection, second)] == ["Dome"]
+    assert len(history.load_batches(night.connection, first)) == 3
 
 
-def test_attempts_of_an_earlier_plan_do_not_count(connection: psycopg.Connection) -> None:
-    first = plan(connection, ARENA, BALLROOM)
-    attempt(connection, first, ARENA)
-    second = plan(connection, ARENA, BALLROOM)
-    assert history.last_attempts(connection, second) == {}
-    attempt(connection, second, BALLROOM)
-    assert set(history.last_attempts(connection, second)) == {BALLROOM.venue_id}
+def test_a_plan_of_an_earlier_try_that_is_stored_late_does_not_hold(night: Night) -> None:
+    second = night.plan(DOME, plan_try=2)
+    assert night.plan(ARENA, BALLROOM, plan_try=1) == second
+    assert history.load_latest_run(night.connection, TONIGHT.job) == second
 
 
-def test_the_last_attempt_at_a_venue_counts(connection: psycopg.Connection) -> None:
-    run = plan(connection, ARENA)
-    attempt(connection, run, ARENA, Outcome.FAILED, "the first try")
-    attempt(connection, run, ARENA)
-    last = history.last_attempts(connection, run)[ARENA.venue_id]
-    assert last.outcome == "succeeded"
-    assert last.ended_well
-    assert last.error is None
+def test_a_try_of_plan_stores_one_plan(night: Night) -> None:
+    night.plan(ARENA)
+    with pytest.raises(LookupError, match="run tonight of diary: try 1 has a plan already"):
+        night.plan(ARENA)
 
 
-def test_an_attempt_that_has_ended_is_not_ended_again(connection: psycopg.Connection) -> None:
-    run = plan(connection, ARENA)
-    opened = begin(connection, run, ARENA)
-    history.close_venue_run(connection, opened, VenueResult(rows_written=7))
-    history.close_venue_run(connection, opened, VenueResult(Outcome.FAILED), "too late")
-    last = history.last_attempts(connection, run)[ARENA.venue_id]
+def test_attempts_of_an_earlier_plan_do_not_count(night: Night) -> None:
+    night.succeed(night.plan(ARENA, BALLROOM), ARENA)
+    second = night.plan(ARENA, BALLROOM, plan_try=2)
+    assert night.attempts(second) == {}
+    night.succeed(second, BALLROOM)
+    assert set(night.attempts(second)) == {BALLROOM.venue_id}
+
+
+def test_the_last_attempt_of_a_round_counts(night: Night) -> None:
+    run = night.plan(ARENA)
+    night.fail(run, ARENA, TransientError("the first try"))
+    night.fail(run, ARENA, TransientError("the second try"), try_number=2)
+    assert night.attempts(run)[ARENA.venue_id].error == "the second try"
+
+
+def test_a_good_end_counts_whatever_fails_after_it_in_the_same_round(night: Night) -> None:
+    run = night.plan(ARENA)
+    night.succeed(run, ARENA)
+    night.fail(run, ARENA, TransientError("woke up late"), try_number=2)
+    last = night.attempts(run)[ARENA.venue_id]
+    assert (last.outcome, last.ended_well, last.error) == ("succeeded", True, None)
+
+
+def test_an_attempt_that_has_ended_is_not_ended_again(night: Night) -> None:
+    run = night.plan(ARENA)
+    attempt = night.begin(run, ARENA)
+    night.end(attempt, VenueResult(rows_written=7))
+    attempts.close_failed(night.connection, attempt, TransientError("too late"))
+    with pytest.raises(LeaseLostError, match="its row in history was closed by another process"):
+        night.end(attempt)
+    last = night.attempts(run)[ARENA.venue_id]
     assert (last.outcome, last.rows_written, last.error) == ("succeeded", 7, None)
 
 
-def test_finish_of_a_good_run_finds_nothing_amiss(connection: psycopg.Connection) -> None:
-    run = plan(connection, ARENA, BALLROOM)
-    attempt(connection, run, ARENA)
-    attempt(connection, run, BALLROOM, Outcome.SKIPPED)
-    assert finish_run(connection, run) == []
-    ended = history.load_run(connection, KEY)
-    assert ended is not None
-    assert ended.outcome == "succeeded"
-
-
-def test_finish_of_a_run_without_venues_finds_nothing_amiss(
-    connection: psycopg.Connection,
+def test_a_failure_is_noted_in_words_with_its_place_and_whether_to_try_again(
+    night: Night,
 ) -> None:
-    assert finish_run(connection, plan(connection)) == []
+    run = night.plan(ARENA)
+    try:
+        raise PermanentError("no such seat")
+    except PermanentError as error:
+        night.fail(run, ARENA, error)
+    last = night.attempts(run)[ARENA.venue_id]
+    assert (last.error_type, last.error, last.permanent) == ("PermanentError", "no such seat", True)
+    assert "test_a_failure_is_noted" in (last.traceback or "")
 
 
-def test_finish_names_a_failed_venue_with_its_error(connection: psycopg.Connection) -> None:
-    run = plan(connection, ARENA, BALLROOM)
-    attempt(connection, run, ARENA)
-    attempt(connection, run, BALLROOM, Outcome.FAILED, "the disk is full")
-    assert finish_run(connection, run, failed_batches={1}) == ["Ballroom: the disk is full"]
-    ended = history.load_run(connection, KEY)
-    assert ended is not None
-    assert ended.outcome == "failed"
+def test_an_attempt_that_failed_before_it_had_a_row_is_noted_all_the_same(night: Night) -> None:
+    run = night.plan(ARENA)
+    attempt = night.begin(run, ARENA)
+    attempt.start_over()
+    attempts.close_failed(night.connection, attempt, TransientError("Redis cannot be asked"))
+    last = night.attempts(run)[ARENA.venue_id]
+    assert (last.outcome, last.error) == ("failed", "Redis cannot be asked")
 
 
-def test_finish_names_the_venues_of_a_batch_that_never_began(
-    connection: psycopg.Connection,
-) -> None:
-    run = plan(connection, ARENA, BALLROOM)
-    attempt(connection, run, ARENA)
-    assert finish_run(connection, run) == ["Ballroom: its task never began"]
+def test_a_batch_is_balanced_by_what_a_venue_took_when_it_was_last_done(night: Night) -> None:
+    run = night.plan(ARENA, BALLROOM, CELLAR)
+    night.succeed(run, ARENA)
+    night.skip(run, BALLROOM)
+    night.fail(run, CELLAR, TransientError("not yet"))
+    with night.database.superuser() as superuser:
+        superuser.execute("UPDATE jobs.venue_run SET finished_at = started_at + interval '9 s'")
+    ids = [venue.venue_id for venue in (ARENA, BALLROOM, CELLAR, DOME)]
+    assert history.last_durations(night.connection, TONIGHT.job, ids) == {ARENA.venue_id: 9}
 
 
-def test_finish_names_a_failed_batch_whose_venues_are_done(
-    connection: psycopg.Connection,
-) -> None:
-    run = plan(connection, ARENA, BALLROOM)
-    attempt(connection, run, ARENA)
-    attempt(connection, run, BALLROOM)
-    assert finish_run(connection, run, failed_batches={1}) == [
-        "Ballroom: its task failed, though its venues are done"
-    ]
+# tokens ------------------------------------------------------------------------------------
 
 
-def test_finish_closes_what_a_killed_process_left_open(connection: psycopg.Connection) -> None:
-    run = plan(connection, ARENA)
-    other = plan(connection, ARENA, key=RunKey(UUID(int=2), KEY.job, "another run"))
-    begin(connection, run, ARENA)
-    begin(connection, other, ARENA)
-    (line,) = finish_run(connection, run)
-    assert line == "Arena: its process was killed, or ran past its timeout"
-    assert history.last_attempts(connection, run)[ARENA.venue_id].outcome == "failed"
-    assert history.last_attempts(connection, other)[ARENA.venue_id].outcome == "running"
+def test_each_attempt_draws_the_next_token_and_shuts_out_the_one_before(night: Night) -> None:
+    run = night.plan(ARENA, BALLROOM)
+    first, second = night.begin(run, ARENA), night.begin(run, ARENA, try_number=2)
+    assert (first.token, second.token) == (1, 2)
+    assert night.begin(run, BALLROOM).token == 1
+    with pytest.raises(psycopg.Error, match="its token is 2, ours 1") as raised:
+        night.end(first)
+    assert raised.value.sqlstate == "VA001"
+    night.end(second)
 
 
-def test_finish_after_a_clear_counts_what_the_new_try_did(
-    connection: psycopg.Connection,
-) -> None:
-    run = plan(connection, ARENA)
-    attempt(connection, run, ARENA, Outcome.FAILED, "the disk is full")
-    assert finish_run(connection, run) != []
-    attempt(connection, run, ARENA)
-    assert finish_run(connection, run) == []
-    ended = history.load_run(connection, KEY)
-    assert ended is not None
-    assert ended.outcome == "succeeded"
+def test_a_venue_that_was_never_drawn_for_may_not_be_entered(night: Night) -> None:
+    attempt = night.begin(night.plan(ARENA), ARENA)
+    attempt.venue = BALLROOM
+    with pytest.raises(psycopg.Error) as raised, night.connection.transaction():
+        attempts.enter(night.connection, attempt)
+    assert raised.value.sqlstate == "VA001"
+
+
+def test_no_venue_is_entered_without_a_tenant(night: Night) -> None:
+    attempt = night.begin(night.plan(ARENA), ARENA)
+    with pytest.raises(psycopg.errors.NullValueNotAllowed), night.connection.transaction():
+        night.connection.execute(
+            "SELECT jobs.enter(%s, %s, NULL, %s)",
+            [TONIGHT.job, attempt.venue.venue_id, attempt.token],
+        )
+
+
+# what stands -------------------------------------------------------------------------------
+
+
+def test_what_stands_is_the_latest_success_by_token(night: Night) -> None:
+    tonight = night.plan(ARENA)
+    older = night.plan(ARENA, key=LAST_NIGHT, as_of=AS_OF - DAY)
+    night.succeed(tonight, ARENA)
+    night.succeed(older, ARENA)
+    asked = night.begin(tonight, ARENA, try_number=2)
+    done, checkpoint = attempts.standing(night.connection, night.job, asked)
+    assert done is not None
+    assert (done.as_of, done.run, done.round) == (AS_OF - DAY, older.id, 1)
+    assert done.rules_hash == RULES
+    assert checkpoint is None
+
+
+def test_a_result_counts_for_the_latest_plan_that_found_it_done(night: Night) -> None:
+    first = night.plan(ARENA)
+    night.succeed(first, ARENA)
+    theirs = night.plan(ARENA, key=RunKey(THEIRS, TONIGHT.job, TONIGHT.run_id))
+    night.skip(theirs, ARENA)
+    done, _ = attempts.standing(night.connection, night.job, night.begin(first, ARENA))
+    assert done is not None
+    assert (done.run, done.for_plan) == (first.id, theirs.plan_number)
+
+
+def test_a_skipped_attempt_is_no_result(night: Night) -> None:
+    run = night.plan(ARENA)
+    night.end(night.begin(run, ARENA), VenueResult(Outcome.SKIPPED, reason="nothing to do"))
+    assert attempts.standing(night.connection, night.job, night.begin(run, ARENA)) == (None, None)
+
+
+# told to people ----------------------------------------------------------------------------
+
+
+def test_runs_are_listed_the_latest_first_with_how_their_venues_ended(night: Night) -> None:
+    last = night.plan(ARENA, key=LAST_NIGHT, as_of=AS_OF - DAY)
+    night.succeed(night.plan(ARENA), ARENA)
+    tonight = night.plan(ARENA, BALLROOM, CELLAR, DOME, plan_try=2)
+    night.succeed(tonight, ARENA)
+    night.skip(tonight, BALLROOM)
+    night.fail(tonight, CELLAR, TransientError("not yet"))
+    history.finish_run(night.connection, last, Outcome.FAILED)
+    first, second = history.list_runs(night.connection, TONIGHT.job, 10)
+    assert (first.run_id, first.outcome, first.finished_at) == ("tonight", "planned", None)
+    # the earlier plan of tonight is not told
+    assert (first.planned, first.succeeded, first.skipped, first.failed) == (4, 1, 1, 1)
+    assert (second.run_id, second.outcome, second.planned) == ("last night", "failed", 1)
+    assert history.list_runs(night.connection, None, 1) == [first]
+    assert history.list_runs(night.connection, "another job", 10) == []
+
+
+def test_the_attempts_at_a_venue_are_listed_the_latest_first(night: Night) -> None:
+    run = night.plan(ARENA, BALLROOM)
+    night.fail(run, ARENA, TransientError("not yet"))
+    night.succeed(run, BALLROOM)
+    night.end(night.begin(run, ARENA, try_number=2), VenueResult(rows_written=7))
+    second, first = history.list_attempts(night.connection, ARENA.venue_id, None, 10)
+    assert (first.outcome, first.reason, first.try_number, first.token) == (
+        "failed",
+        "not yet",
+        1,
+        1,
+    )
+    assert (second.outcome, second.rows_written, second.try_number) == ("succeeded", 7, 2)
+    assert history.list_attempts(night.connection, ARENA.venue_id, TONIGHT.job, 1) == [second]
+    assert history.list_attempts(night.connection, ARENA.venue_id, "another job", 10) == []

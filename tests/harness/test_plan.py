@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
+import redis
 from tests.conftest import Database
 from tests.harness.simple_venues import ARENA, BALLROOM, CELLAR, DOME, NORTH, SOUTH, fill
 
-from venue_analytics.harness import PermanentError, Venue, history
+from venue_analytics.harness import (
+    PermanentError,
+    TransientError,
+    Venue,
+    dead_letters,
+    history,
+)
 from venue_analytics.harness.history import PlannedRun, RunKey
+from venue_analytics.harness.leases import Leases
 from venue_analytics.harness.plan import plan_run
 from venue_analytics.harness.process import process_batch
 from venue_analytics.harness.request import RunRequest
@@ -21,30 +30,41 @@ from venue_analytics.jobs import RFM_SCORING
 from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
 
 AS_OF = datetime(2026, 2, 1, tzinfo=UTC)
+TONIGHT = RunKey(UUID(int=1), RFM_SCORING.name, "tonight")
+LAST_NIGHT = replace(TONIGHT, run_id="last night")
 NOWHERE = UUID("90000000-0000-4000-8000-000000000009")
 
 
 class Planner:
     """Plans nights over the simple adapter's venues."""
 
-    def __init__(self, database: Database, connection: psycopg.Connection) -> None:
+    def __init__(self, database: Database, connection: psycopg.Connection, leases: Leases) -> None:
         self.database = database
         self.connection = connection
+        self.leases = leases
+        self.plans = 0
 
     def plan(
         self,
         request: dict[str, Any] | None = None,
         as_of: datetime = AS_OF,
+        *,
+        key: RunKey = TONIGHT,
+        is_over: Callable[[str], bool] | None = None,
         **settings: Any,
     ) -> PlannedRun:
-        """Plan the run of the night; a second time replaces the first plan."""
+        """Plan the run of the night; a later plan holds instead of the earlier ones."""
+        self.plans += 1
         return plan_run(
             self.connection,
+            self.leases,
             RFM_SCORING,
-            RunKey(UUID(int=1), RFM_SCORING.name, "a night"),
+            key,
             RfmScoringSettings(**settings),
             RunRequest.read(request or {}),
             as_of=as_of,
+            plan_try=self.plans,
+            is_over=is_over,
         )
 
     def venues(self, run: PlannedRun) -> list[Venue]:
@@ -61,7 +81,10 @@ class Planner:
         run = self.plan()
         for batch in history.load_batches(self.connection, run):
             settings = RfmScoringSettings()
-            assert process_batch(self.database.jobs, RFM_SCORING, run, batch, settings) == []
+            failures = process_batch(
+                self.database.jobs, self.leases, RFM_SCORING, run, batch, settings
+            )
+            assert failures == []
 
 
 @pytest.fixture
@@ -72,9 +95,11 @@ def superuser(simple: Database) -> Iterator[psycopg.Connection]:
 
 
 @pytest.fixture
-def planner(simple: Database, superuser: psycopg.Connection) -> Iterator[Planner]:
+def planner(
+    simple: Database, superuser: psycopg.Connection, redis_client: redis.Redis
+) -> Iterator[Planner]:
     with simple.jobs() as connection:
-        yield Planner(simple, connection)
+        yield Planner(simple, connection, Leases(redis_client, RFM_SCORING.name))
 
 
 def test_all_venues_of_all_tenants_are_planned(planner: Planner) -> None:
@@ -110,6 +135,13 @@ def test_a_request_for_a_venue_that_is_not_there_is_refused(planner: Planner) ->
 def test_a_moment_in_the_future_is_refused(planner: Planner) -> None:
     with pytest.raises(PermanentError, match="lies in the future; allowed: up to now"):
         planner.plan(as_of=datetime.now(UTC) + timedelta(hours=1))
+
+
+def test_a_moment_just_ahead_may_be_asked_for_again_when_the_clocks_have_met(
+    planner: Planner,
+) -> None:
+    with pytest.raises(TransientError, match="lies just ahead of the database's clock"):
+        planner.plan(as_of=datetime.now(UTC) + timedelta(seconds=30))
 
 
 def test_a_venue_that_only_the_settings_know_is_told(planner: Planner) -> None:
@@ -152,7 +184,11 @@ def test_a_venue_that_is_no_longer_listed_has_gone_once_it_had_scores(
     superuser.execute("INSERT INTO venues VALUES (%s, %s, 'Dome')", [DOME.venue_id, DOME.tenant_id])
     planner.score()
     superuser.execute("DELETE FROM venues WHERE id = %s", [DOME.venue_id])
-    gone = [venue for venue in planner.venues(planner.plan()) if venue.gone]
+    gone = [
+        replace(venue, expected_seconds=None)
+        for venue in planner.venues(planner.plan())
+        if venue.gone
+    ]
     assert gone == [Venue(DOME.venue_id, SOUTH, str(DOME.venue_id), gone=True)]
 
 
@@ -172,3 +208,72 @@ def test_a_source_that_lists_nothing_removes_nothing(
     superuser.execute("DELETE FROM venues")
     with pytest.raises(PermanentError, match="holds results of 4: nothing is removed"):
         planner.plan()
+
+
+def test_a_venue_is_expected_to_take_what_it_took_last(planner: Planner) -> None:
+    assert {venue.expected_seconds for venue in planner.venues(planner.plan())} == {None}
+    planner.score()
+    expected = [venue.expected_seconds for venue in planner.venues(planner.plan())]
+    assert all(seconds is not None and seconds > 0 for seconds in expected)
+
+
+# what earlier runs left open ---------------------------------------------------------------
+
+
+def outcomes(planner: Planner) -> dict[str, str]:
+    rows = planner.connection.execute("SELECT run_id, outcome FROM jobs.run").fetchall()
+    return dict(rows)
+
+
+def test_a_run_that_ended_without_its_finish_is_ended_and_told(planner: Planner) -> None:
+    asked: list[str] = []
+
+    def is_over(run_id: str) -> bool:
+        asked.append(run_id)
+        return True
+
+    planner.plan(key=LAST_NIGHT)
+    run = planner.plan(is_over=is_over)
+    assert asked == ["last night"]
+    (line,) = run.left_behind
+    assert line == (
+        "run last night as of 2026-02-01 00:00:00 UTC ended without its finish; "
+        "not done: Arena, Ballroom, Cellar, Dome"
+    )
+    assert outcomes(planner) == {"last night": "failed", "tonight": "planned"}
+    letters = dead_letters.find(planner.connection)
+    assert {letter.venue_name for letter in letters} == {"Arena", "Ballroom", "Cellar", "Dome"}
+    assert {letter.error for letter in letters} == {"its run ended before it began"}
+
+
+def test_a_run_that_is_at_work_is_left_alone(planner: Planner) -> None:
+    planner.plan(key=LAST_NIGHT)
+    assert planner.plan(is_over=lambda _: False).left_behind == []
+    assert outcomes(planner) == {"last night": "planned", "tonight": "planned"}
+
+
+def test_a_run_of_another_deployment_is_left_to_that(planner: Planner) -> None:
+    planner.plan(key=replace(LAST_NIGHT, deployment=UUID(int=2)))
+    assert planner.plan(is_over=lambda _: True).left_behind == []
+    assert outcomes(planner) == {"last night": "planned", "tonight": "planned"}
+
+
+def test_a_run_of_the_command_line_is_over_after_a_day(
+    planner: Planner, superuser: psycopg.Connection
+) -> None:
+    for number in (2, 3):
+        planner.plan(key=RunKey(UUID(int=number), TONIGHT.job, f"cli__{number}"))
+    superuser.execute(
+        "UPDATE jobs.run SET planned_at = now() - interval '25 hours' WHERE run_id = 'cli__2'"
+    )
+    (line,) = planner.plan(is_over=lambda _: False).left_behind
+    assert line.startswith("run cli__2 ")
+    assert outcomes(planner) == {"cli__2": "failed", "cli__3": "planned", "tonight": "planned"}
+
+
+def test_a_plan_that_is_refused_ends_nobody_elses_run(planner: Planner) -> None:
+    planner.plan(key=LAST_NIGHT)
+    with pytest.raises(PermanentError):
+        planner.plan({"venues": [str(NOWHERE)]}, is_over=lambda _: True)
+    assert outcomes(planner) == {"last night": "planned"}
+    assert dead_letters.find(planner.connection) == []

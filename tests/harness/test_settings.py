@@ -7,29 +7,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings
+from tests.harness.settings_texts import VENUE, texts
 
-from venue_analytics.harness import SettingsError
-from venue_analytics.harness.settings import read_settings
+from venue_analytics.harness import JobSettings, SettingsError
+from venue_analytics.harness.settings import MOST_FAULTS, read_settings
+from venue_analytics.jobs import JOBS
 from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
-
-VENUE = UUID("10000000-0000-4000-8000-000000000001")
-FIELDS = list(RfmScoringSettings.model_fields)
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4)
-    ),
-    max_leaves=8,
-)
-overrides = st.dictionaries(
-    st.just(str(VENUE)) | st.text(max_size=10),
-    st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=10), json_values, max_size=3)
-    | json_values,
-    max_size=2,
-)
 
 
 def read(text: str | None) -> RfmScoringSettings:
@@ -63,22 +47,34 @@ def test_what_is_said_holds_and_the_rest_is_default() -> None:
         ("cron", "61 2 * * *", "'61 2 * * *'", "five fields"),
         ("timezone", "Berlin", "'Berlin'", "Europe/Berlin"),
         ("timezone", "", "''", "IANA time zone"),
-        ("retries", -1, "'-1'", "greater than or equal to 0"),
+        ("retries", -1, "-1", "greater than or equal to 0"),
         ("retries", "3", "'3'", "integer"),
-        ("retries", True, "'True'", "integer"),
-        ("retries", 1.5, "'1.5'", "integer"),
-        ("retry_delay_seconds", 0, "'0'", "greater than or equal to 1"),
-        ("timeout_minutes", 1441, "'1441'", "less than or equal to 1440"),
-        ("max_tasks", 1025, "'1025'", "less than or equal to 1024"),
-        ("pool", " ", "' '", "should match pattern"),
+        ("retries", True, "true", "integer"),
+        ("retries", 1.5, "1.5", "integer"),
+        ("retry_delay_seconds", 0, "0", "greater than or equal to 1"),
+        ("timeout_minutes", 1441, "1441", "less than or equal to 1440"),
+        ("max_tasks", 1025, "1025", "less than or equal to 1024"),
+        ("retries", None, "null", "integer"),
+        ("deadline_minutes", 10_081, "10081", "less than or equal to 10080"),
+        ("pool", " ", "' '", "a pool's name, without space at either end"),
+        ("pool", "", "''", "at least 1 character"),
+        ("cron", "1," * 60 + "1 2 * * *", f"'{'1,' * 39}1…'", "at most 100 characters"),
+        ("pool", "a\0b", r"'a\x00b'", "text without control characters"),
+        ("pool", "a\nb", r"'a\nb'", "text without control characters"),
+        ("", 1, "1", "is not a setting of this job"),
         ("exclude_venues", "all", "'all'", "array"),
-        ("recency_days", [30, 60, 90], "'[30, 60, 90]'", "at least 4 items"),
-        ("recency_days", [30, 30, 90, 180], "'[30, 30, 90, 180]'", "four rising whole numbers"),
-        ("recency_days", [-1, 30, 90, 180], "'[-1, 30, 90, 180]'", "rising whole numbers from 0"),
-        ("frequency_purchases", [2, 4, 7, 10], "'[2, 4, 7, 10]'", "four falling whole numbers"),
-        ("frequency_purchases", [4, 3, 2, 0], "'[4, 3, 2, 0]'", "down to 1"),
-        ("monetary_percent", [101, 60, 40, 20], "'[101, 60, 40, 20]'", "from 1 to 100"),
-        ("lookback_days", 0, "'0'", "greater than or equal to 1"),
+        ("recency_days", [30, 60, 90], "[30, 60, 90]", "at least 4 items"),
+        ("recency_days", [30, 30, 90, 180], "[30, 30, 90, 180]", "four rising whole numbers"),
+        (
+            "recency_days",
+            [-1, 30, 90, 180],
+            "[-1, 30, 90, 180]",
+            "whole numbers between 0 and 1000000",
+        ),
+        ("frequency_purchases", [2, 4, 7, 10], "[2, 4, 7, 10]", "four falling whole numbers"),
+        ("frequency_purchases", [4, 3, 2, 0], "[4, 3, 2, 0]", "between 1000000 and 1"),
+        ("monetary_percent", [101, 60, 40, 20], "[101, 60, 40, 20]", "between 100 and 1"),
+        ("lookback_days", 0, "0", "greater than or equal to 1"),
         ("currency", "euro", "'euro'", "ISO 4217"),
         ("currency", "ZZZ", "'ZZZ'", "ISO 4217"),
         ("timezone", "Factory", "'Factory'", "IANA"),
@@ -90,7 +86,8 @@ def test_a_fault_is_one_line_with_variable_field_value_and_what_is_allowed(
 ) -> None:
     message = fault({field: value})
     assert message.count("\n") == 0
-    assert message.startswith(f"Variable rfm_scoring: {field} = {shown}: ")
+    name = field or "''"
+    assert message.startswith(f"Variable rfm_scoring: {name} = {shown}: ")
     assert allowed in message
 
 
@@ -135,8 +132,8 @@ def test_thresholds_out_of_order_are_told_with_their_values(
     [
         ('{"cron": "0 2 * * *"', "Variable rfm_scoring is not valid JSON: "),
         ("[1, 2]", "Variable rfm_scoring must be a JSON object such as"),
-        ('"0 2 * * *"', "and is '0 2 * * *'"),
-        ("null", "and is 'None'"),
+        ('"0 2 * * *"', 'and is "0 2 * * *"'),
+        ("null", "and is null"),
     ],
 )
 def test_what_is_no_json_object_is_refused_in_words(text: str, words: str) -> None:
@@ -156,7 +153,7 @@ def test_a_venue_may_differ_in_its_rules() -> None:
 @pytest.mark.parametrize("field", ["cron", "retries", "max_tasks", "venues", "colour"])
 def test_a_venue_may_not_differ_in_what_belongs_to_the_run(field: str) -> None:
     message = fault({"venues": {str(VENUE): {field: 1}}})
-    assert message.startswith(f"Variable rfm_scoring: venues.{VENUE}.{field} may not differ by ")
+    assert message.startswith(f"Variable rfm_scoring: venues.{VENUE}.{field} = 1: may not differ")
     assert "recency_days" in message
     assert "cron," not in message.split("allowed: ")[1]
 
@@ -164,7 +161,7 @@ def test_a_venue_may_not_differ_in_what_belongs_to_the_run(field: str) -> None:
 def test_a_bad_override_names_venue_field_value_and_what_is_allowed() -> None:
     message = fault({"venues": {str(VENUE): {"vip_min_total": 99}}})
     assert message == (
-        f"Variable rfm_scoring: venues.{VENUE}.vip_min_total = '99': "
+        f"Variable rfm_scoring: venues.{VENUE}.vip_min_total = 99: "
         "Input should be less than or equal to 15"
     )
 
@@ -212,18 +209,59 @@ def test_only_the_venue_that_differs_has_another_rules_hash() -> None:
     assert settings.for_venue(UUID(int=1)).rules_hash() == read(None).rules_hash()
 
 
-@given(
-    text=st.text(max_size=60)
-    | json_values.map(json.dumps)
-    | st.dictionaries(st.sampled_from(FIELDS), json_values, max_size=5).map(json.dumps)
-    | st.builds(lambda venues: json.dumps({"venues": venues}), overrides)
-)
-def test_any_text_gives_settings_or_a_settings_error(text: str) -> None:
+def test_every_fault_of_an_override_has_its_own_line() -> None:
+    own = {"retries": 1, "vip_min_total": 99, "currency": "euro"}
+    lines = fault({"venues": {str(VENUE): own}}).split("\n")
+    assert [line.split(" = ")[0] for line in lines] == [
+        f"Variable rfm_scoring: venues.{VENUE}.{name}" for name in own
+    ]
+
+
+def test_a_venue_under_two_spellings_of_its_id_is_refused() -> None:
+    venue = str(UUID(int=0xA))
+    message = fault({"venues": {venue: {}, venue.upper(): {"vip_min_total": 13}}})
+    assert message == (
+        f'Variable rfm_scoring: venues.{venue.upper()} = {{"vip_min_total": 13}}: '
+        f"is the venue {venue} again"
+    )
+
+
+def test_of_very_many_faults_the_first_are_told_and_the_rest_counted() -> None:
+    lines = fault({f"colour{number}": 1 for number in range(1_000)}).split("\n")
+    assert len(lines) == MOST_FAULTS + 1
+    assert lines[-1] == f"Variable rfm_scoring: and {1_000 - MOST_FAULTS} more faults"
+
+
+def test_names_and_values_are_told_in_printable_characters() -> None:
+    line, place, key = fault(
+        {"a\u2028\u202e": "\u2029", "exclude_venues": ["\u2028"], "venues": {"\u2028": {}}}
+    ).split("\n")[::-1]
+    assert r"a\u2028\u202e = '\u2029'" in line
+    assert r"venues.\u2028 = '\u2028'" in place
+    assert r"exclude_venues.0 = '\u2028'" in key
+
+
+@pytest.mark.fault("settings-malformed")
+@settings(max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(text=texts)  # too_slow: texts of any character are drawn slowly, and 10,000 take their time
+def test_any_text_gives_settings_or_a_printable_line_a_fault(text: str) -> None:
     try:
-        settings = read(text)
-    except SettingsError:
+        told = read(text)
+    except SettingsError as error:
+        for line in str(error).split("\n"):
+            assert line.startswith("Variable rfm_scoring")
+            assert line.isprintable()
+            assert len(line) < 700
         return
-    settings.for_venue(VENUE).rules_hash()
+    assert told.for_venue(VENUE).rules_hash()
+    assert read(told.model_dump_json()) == told
+
+
+@pytest.mark.parametrize("model", [JobSettings, *(job.settings for job in JOBS.values())])
+def test_every_setting_has_a_unit_and_a_description(model: type[JobSettings]) -> None:
+    for name, field in model.model_json_schema()["properties"].items():
+        assert field.get("unit"), name
+        assert field.get("description", "").endswith("."), name
 
 
 def test_lists_nested_too_deep_to_read_give_a_settings_error() -> None:
@@ -231,7 +269,19 @@ def test_lists_nested_too_deep_to_read_give_a_settings_error() -> None:
         read('{"cron": ' + "[" * 100_000)
 
 
-@pytest.mark.parametrize("text", ['{"cron": "\\ud800"}', '{"retries": ' + "9" * 5_000 + "}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"cron": "\\ud800"}',
+        '{"cron": "\ud800"}',
+        '{"retries": ' + "9" * 5_000 + "}",
+        '{"retries": NaN}',
+        '{"retries": -Infinity}',
+        '{"retries": 1e400}',
+        '{"retries": ' * 300 + "1" + "}" * 300,
+    ],
+    ids=["escaped half", "half", "digits", "NaN", "-Infinity", "1e400", "nested"],
+)
 def test_text_that_python_and_json_read_differently_gives_a_settings_error(text: str) -> None:
     with pytest.raises(SettingsError, match="Variable rfm_scoring"):
         read(text)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
+import redis
 from psycopg import sql
 from tests.conftest import Database
 from tests.jobs.scoring import PlatformHouse, SimpleHouse
@@ -47,16 +48,20 @@ def shared_database(
 
 
 @pytest.fixture
-def simple_house(shared_database: Callable[[str], Database]) -> Iterator[SimpleHouse]:
+def simple_house(
+    shared_database: Callable[[str], Database], redis_client: redis.Redis
+) -> Iterator[SimpleHouse]:
     """An empty database over the adapter `simple`'s tables, shared by the tests in turn."""
-    with SimpleHouse(shared_database("simple")) as house:
+    with SimpleHouse(shared_database("simple"), redis_client) as house:
         house.clear()
         yield house
 
 
 @pytest.fixture
-def platform_house(shared_database: Callable[[str], Database]) -> Iterator[PlatformHouse]:
+def platform_house(
+    shared_database: Callable[[str], Database], redis_client: redis.Redis
+) -> Iterator[PlatformHouse]:
     """An empty database over the platform's tables, shared by the tests in turn."""
-    with PlatformHouse(shared_database("platform")) as house:
+    with PlatformHouse(shared_database("platform"), redis_client) as house:
         house.clear()
         yield house

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID, uuid4, uuid5
 
+import redis
 from psycopg import sql
 from psycopg.rows import dict_row
 from tests.conftest import Database
@@ -18,10 +19,12 @@ from tests.jobs.rfm_oracle import Row, Rules
 
 from venue_analytics.database.connection import connect
 from venue_analytics.harness import history
+from venue_analytics.harness.failures import VenueFailure
 from venue_analytics.harness.finish import finish_run
 from venue_analytics.harness.history import Attempt, PlannedRun, RunKey
+from venue_analytics.harness.leases import Leases
 from venue_analytics.harness.plan import plan_run
-from venue_analytics.harness.process import VenueFailure, process_batch
+from venue_analytics.harness.process import process_batch
 from venue_analytics.harness.request import RunRequest
 from venue_analytics.harness.tenant import tenant_transaction
 from venue_analytics.jobs.rfm_scoring import RFM_SCORING
@@ -35,7 +38,15 @@ VIEWS = {
     "customer_lifetime_value": ("tenant_id", "customer_id"),
 }
 STATE_TABLES = ("customer_rfm_state", "venue_rfm_state", "customer_segments")
-HISTORY_TABLES = ("venue_run", "batch", "run")
+HISTORY_TABLES = (
+    "dead_letter_payload",
+    "dead_letter",
+    "checkpoint",
+    "fence",
+    "venue_run",
+    "batch",
+    "run",
+)
 
 
 def uid(name: str) -> UUID:
@@ -62,8 +73,9 @@ class House:
 
     source_tables: Sequence[str] = ()
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, redis_client: redis.Redis) -> None:
         self.database = database
+        self.leases = Leases(redis_client, RFM_SCORING.name)
         self.superuser = database.superuser()
         self.reader = connect(database.address("analytics_reader"), role=None)
 
@@ -131,6 +143,7 @@ class House:
         with connect(self.database.address()) as connection:
             return plan_run(
                 connection,
+                self.leases,
                 RFM_SCORING,
                 RunKey(own, RFM_SCORING.name, f"test__{own}"),
                 settings,
@@ -138,14 +151,24 @@ class House:
                 as_of=as_of,
             )
 
-    def work(self, planned: PlannedRun, settings: RfmScoringSettings) -> Scoring:
+    def work(
+        self, planned: PlannedRun, settings: RfmScoringSettings, *, clear_number: int = 0
+    ) -> Scoring:
         """Process every batch of a planned run, then finish it."""
         opener = partial(connect, self.database.address())
         failures: list[VenueFailure] = []
         with opener() as connection:
             for batch in history.load_batches(connection, planned):
-                failures += process_batch(opener, RFM_SCORING, planned, batch, settings)
-            unfinished = finish_run(connection, planned)
+                failures += process_batch(
+                    opener,
+                    self.leases,
+                    RFM_SCORING,
+                    planned,
+                    batch,
+                    settings,
+                    clear_number=clear_number,
+                )
+            unfinished = finish_run(connection, self.leases, RFM_SCORING, planned)
             attempts = history.last_attempts(connection, planned)
         return Scoring(planned, failures, unfinished, attempts)
 

@@ -9,6 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+import redis
 from tests.conftest import Database
 from tests.jobs.rfm_oracle import Row, Rules, whole_days
 from tests.jobs.scoring import (
@@ -338,9 +339,9 @@ def test_lifetime_value_sums_a_tenants_venues(simple_house: SimpleHouse) -> None
 
 
 def test_the_venues_own_currency_leaves_orders_in_others_out(
-    new_database: Callable[[str | None], Database],
+    new_database: Callable[[str | None], Database], redis_client: redis.Redis
 ) -> None:
-    with House(new_database("csv")) as house:
+    with House(new_database("csv"), redis_client) as house:
         tenant, venue, anna = uid("tenant"), uid("venue"), uid("anna")
         house.superuser.execute(
             "INSERT INTO csv.venues VALUES (%s, %s, 'Hall', 'UTC', 'EUR')", [venue, tenant]

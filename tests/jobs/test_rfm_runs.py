@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import redis
 from psycopg import sql
 from tests.conftest import Database
 from tests.jobs.rfm_oracle import Rules
@@ -67,7 +68,19 @@ def shown(*venues: UUID) -> dict[str, set[UUID]]:
     return {name: set(venues) for name in VIEWS if name != "customer_lifetime_value"}
 
 
-def test_a_second_run_of_the_same_as_of_changes_no_row(simple_house: SimpleHouse) -> None:
+def test_a_second_run_of_the_same_night_finds_it_done(simple_house: SimpleHouse) -> None:
+    simple_house.fill(several(), venues=TWO_VENUES)
+    simple_house.run()
+    before = simple_house.row_versions()
+    scoring = simple_house.run()
+    assert scoring.unfinished == []
+    assert {(a.outcome, a.reason) for a in scoring.attempts.values()} == {
+        ("skipped", "already done")
+    }
+    assert simple_house.row_versions() == before
+
+
+def test_a_second_scoring_of_the_same_as_of_changes_no_row(simple_house: SimpleHouse) -> None:
     simple_house.fill(several(), venues=TWO_VENUES)
     simple_house.run()
     before = simple_house.row_versions()
@@ -76,7 +89,7 @@ def test_a_second_run_of_the_same_as_of_changes_no_row(simple_house: SimpleHouse
         "venue_rfm_state": 2,
         "customer_segments": 8,
     }
-    scoring = simple_house.run()
+    scoring = simple_house.run(force=True)
     assert simple_house.row_versions() == before
     assert {a.outcome for a in scoring.attempts.values()} == {"succeeded"}
     assert [a.rows_written for a in scoring.attempts.values()] == [0, 0]
@@ -124,7 +137,7 @@ def test_an_older_as_of_is_skipped_and_says_so(simple_house: SimpleHouse) -> Non
     assert scoring.unfinished == []
     assert {a.outcome for a in scoring.attempts.values()} == {"skipped"}
     reason = scoring.attempts[VENUE].reason or ""
-    assert "newer results stand, as of 2024-07-01 00:00 UTC" in reason
+    assert "newer results stand, as of 2024-07-01 00:00:00 UTC" in reason
     assert "force" in reason
     assert simple_house.row_versions() == before
 
@@ -217,7 +230,7 @@ def test_a_customer_whose_orders_are_gone_loses_the_row(simple_house: SimpleHous
     simple_house.superuser.execute(
         "UPDATE orders SET status = 'refunded' WHERE user_id = %s", [uid("ben")]
     )
-    scoring = simple_house.run()
+    scoring = simple_house.run(force=True)
     assert scoring.attempts[VENUE].rows_removed == 1
     assert uid("ben") not in {r["customer_id"] for r in simple_house.view("customer_rfm_scores")}
 
@@ -394,7 +407,7 @@ def test_a_deleted_customer_vanishes_and_still_counts_in_the_percentiles(
     platform_house.superuser.execute(
         "UPDATE users SET deleted_at = now() WHERE id = %s", [uid("a")]
     )
-    platform_house.run()
+    platform_house.run(force=True)
     del before[uid("a")]
     assert (
         monetary(platform_house) == before == {uid("b"): 2, uid("c"): 3, uid("d"): 4, uid("e"): 5}
@@ -421,7 +434,7 @@ def test_an_erased_customer_is_out_of_the_percentiles_and_of_every_table(
             }
         ],
     )
-    platform_house.run()
+    platform_house.run(force=True)
     # of four, 0, 25, 50 and 75 % spent less
     assert monetary(platform_house) == {uid("b"): 1, uid("c"): 2, uid("d"): 3, uid("e"): 4}
     held = platform_house.row_versions()["customer_rfm_state"]
@@ -507,9 +520,9 @@ def test_an_order_at_minus_infinity_is_never_fatal(simple_house: SimpleHouse) ->
 
 
 def test_a_source_that_is_not_loaded_up_to_as_of_is_a_transient_error(
-    new_database: Callable[[str | None], Database],
+    new_database: Callable[[str | None], Database], redis_client: redis.Redis
 ) -> None:
-    with SimpleHouse(new_database("simple")) as house:
+    with SimpleHouse(new_database("simple"), redis_client) as house:
         house.fill(several(), venues=TWO_VENUES)
         house.superuser.execute(
             "CREATE OR REPLACE VIEW source.freshness WITH (security_invoker) AS "
@@ -526,9 +539,9 @@ def test_a_source_that_is_not_loaded_up_to_as_of_is_a_transient_error(
 
 
 def test_a_tenant_of_whose_source_nothing_is_known_is_a_transient_error(
-    new_database: Callable[[str | None], Database],
+    new_database: Callable[[str | None], Database], redis_client: redis.Redis
 ) -> None:
-    with SimpleHouse(new_database("simple")) as house:
+    with SimpleHouse(new_database("simple"), redis_client) as house:
         house.fill(several(), venues=TWO_VENUES)
         house.superuser.execute(
             "CREATE OR REPLACE VIEW source.freshness WITH (security_invoker) AS "
@@ -587,16 +600,20 @@ def test_a_bad_venue_leaves_the_others_alone_and_is_all_that_a_second_try_does(
     }
 
 
-def test_a_wholly_good_batch_processed_again_does_all_of_it_again(
+def test_a_batch_that_ended_well_is_done_again_only_once_somebody_has_cleared_it(
     simple_house: SimpleHouse,
 ) -> None:
     simple_house.fill(several(), venues=TWO_VENUES)
     settings = make_settings()
     planned = simple_house.plan(AS_OF, settings)
-    simple_house.work(planned, settings)
-    simple_house.work(planned, settings)
     tries = "SELECT venue_id, count(*) FROM jobs.venue_run GROUP BY venue_id"
-    assert dict(simple_house.superuser.execute(tries).fetchall()) == {VENUE: 2, OTHER_VENUE: 2}
+    for clear_number, done in ((0, 1), (0, 1), (1, 2)):
+        scoring = simple_house.work(planned, settings, clear_number=clear_number)
+        assert {a.outcome for a in scoring.attempts.values()} == {"succeeded"}
+        assert dict(simple_house.superuser.execute(tries).fetchall()) == {
+            VENUE: done,
+            OTHER_VENUE: done,
+        }
 
 
 def test_scores_of_a_venue_that_another_tenant_holds_are_not_touched(
@@ -638,7 +655,7 @@ def test_an_erased_customer_whose_account_is_gone_is_out_as_well(
         "gdpr_deletion_requests", [request | {"created_at": LONG_AGO, "updated_at": LONG_AGO}]
     )
     platform_house.superuser.execute("DELETE FROM users WHERE id = %s", [uid("a")])
-    platform_house.run()
+    platform_house.run(force=True)
     assert not any(uid("a") in row for row in platform_house.row_versions()["customer_rfm_state"])
 
 
@@ -662,7 +679,7 @@ def test_a_moved_venue_keeps_its_rows_until_its_new_tenant_can_be_scored(
         "FOR EACH ROW EXECUTE FUNCTION refuse()"
     )
     try:
-        scoring = simple_house.run(AS_OF, settings={"include_venues": [OTHER_VENUE]})
+        scoring = simple_house.run(AS_OF + DAY, settings={"include_venues": [OTHER_VENUE]})
     finally:
         simple_house.superuser.execute("DROP FUNCTION refuse() CASCADE")
     assert len(scoring.unfinished) == 1

@@ -27,6 +27,9 @@ LIBPQ_EXTRAS = frozenset(option.keyword.decode() for option in Conninfo.get_defa
 }
 
 
+#: No statement is executed as often as that.
+NEVER_BY_ITSELF = 2**31
+
 FORMS = (
     "postgresql://user:password@host:port/database, or Airflow's JSON with conn_type, host, port, "
     "login, password, schema and extra"
@@ -132,24 +135,31 @@ def connect(
     role: str | None = JOBS_ROLE,
     application_name: str = "venue_analytics",
     statement_timeout_seconds: int = 0,
+    lease_seconds: float = 30,
 ) -> psycopg.Connection:
     """Open a connection that has the rights of `role` only, whoever logs in.
 
     It is in autocommit mode: transactions are the blocks that say so. The session's time zone is
-    UTC. Statements are never prepared: a generic plan of the scoring queries was measured at up
-    to 24 times the cost of one made for the venue.
+    UTC. Statements are not prepared unless they say so: a generic plan of the scoring queries was
+    measured at up to 24 times the cost of one made for the venue.
 
     Args:
         address: where the database is.
         role: the role whose rights hold; None keeps the login's own.
         application_name: shown in pg_stat_activity.
         statement_timeout_seconds: the server cancels a longer statement; 0 means never.
+        lease_seconds: how long a lease lasts that nobody renews.
 
     Raises:
         DatabaseConnectionError: the login may not act as `role`, or the role does not exist.
         psycopg.OperationalError: the server cannot be reached.
     """
-    options = f"-c timezone=UTC -c statement_timeout={statement_timeout_seconds}s"
+    lease = round(lease_seconds * 1000)
+    options = (
+        f"-c timezone=UTC -c statement_timeout={statement_timeout_seconds}s "
+        f"-c lock_timeout={2 * lease} -c idle_in_transaction_session_timeout={lease} "
+        "-c client_connection_check_interval=1000"
+    )
     if role is not None:
         options += f" -c role={role}"
     try:
@@ -158,8 +168,11 @@ def connect(
             options=options,
             application_name=application_name,
             autocommit=True,
-            prepare_threshold=None,
+            prepare_threshold=NEVER_BY_ITSELF,
+            connect_timeout=10,
             keepalives_idle=30,
+            keepalives_interval=10,
+            keepalives_count=3,
         )
     except psycopg.OperationalError as error:
         if role is not None and f'"{role}"' in str(error) and "role" in str(error):

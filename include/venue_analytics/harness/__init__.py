@@ -6,11 +6,12 @@ from venue_analytics.harness.errors import (
     SettingsError,
     TransientError,
 )
-from venue_analytics.harness.job import Job, Outcome, Venue, VenueResult, VenueRun
+from venue_analytics.harness.job import Again, Job, Outcome, Venue, VenueResult, VenueRun
 from venue_analytics.harness.settings import SHAPES_RESULTS, JobSettings
 
 __all__ = [
     "SHAPES_RESULTS",
+    "Again",
     "AnalyticsError",
     "Job",
     "JobSettings",

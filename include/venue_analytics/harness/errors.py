@@ -15,5 +15,9 @@ class TransientError(AnalyticsError):
     """Something that is not there yet, or not now: the same work may succeed later."""
 
 
+class LeaseLostError(TransientError):
+    """Another attempt has the venue now: this one writes no more of it."""
+
+
 class SettingsError(PermanentError):
     """A setting is not allowed; the message names the Variable, the field and what is."""

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
+from typing import Any
 
 import psycopg
 
-from venue_analytics.harness import history
+from venue_analytics.harness import dead_letters, history
+from venue_analytics.harness.errors import TransientError
 from venue_analytics.harness.history import PlannedRun
-from venue_analytics.harness.job import Outcome
+from venue_analytics.harness.housekeeping import close_left_running
+from venue_analytics.harness.job import Job, Outcome
+from venue_analytics.harness.leases import Leases
+
+log = logging.getLogger(__name__)
 
 
 def finish_run(
-    connection: psycopg.Connection, run: PlannedRun, *, failed_batches: Collection[int] = ()
+    connection: psycopg.Connection,
+    leases: Leases,
+    job: Job[Any],
+    run: PlannedRun,
+    *,
+    failed_batches: Collection[int] = (),
 ) -> list[str]:
-    """Note how a run ended, once none of its tasks is at work any more.
+    """Close what dead processes of this run left open, and note how the run ended.
+
+    A venue that has not ended well in the present round of its batch gets a dead letter.
 
     Args:
-        connection: of the jobs' role.
+        connection: of the jobs' role, not in a transaction.
+        leases: of the job.
+        job: the job.
         run: as planned.
         failed_batches: batches whose task did not succeed, as Airflow says: one that never
             began leaves no trace of its own, and one that was cleared and then died at once
@@ -26,8 +42,12 @@ def finish_run(
     Returns:
         One line for each venue that has not ended well; none means a good run.
     """
+    try:
+        close_left_running(connection, leases, job.name, run.key)
+    except TransientError as error:
+        # what is still running counts as not done: the run ends red
+        log.warning("whether anybody is still at work is unknown: %s", error)
     with connection.transaction():
-        history.close_abandoned(connection, run)
         attempts = history.last_attempts(connection, run)
         unfinished: list[str] = []
         for batch in history.load_batches(connection, run):
@@ -35,9 +55,13 @@ def finish_run(
             for venue in batch.venues:
                 attempt = attempts.get(venue.venue_id)
                 if attempt is None:
-                    unfinished.append(f"{venue.name}: its task never began")
+                    reason = "its task never began"
                 elif not attempt.ended_well:
-                    unfinished.append(f"{venue.name}: {attempt.error}")
+                    reason = attempt.error or "still at work, or its process was killed"
+                else:
+                    continue
+                unfinished.append(f"{venue.name}: {reason}")
+                dead_letters.write_venue(connection, job, run, venue, attempt, reason)
             if batch.number in failed_batches and len(unfinished) == before:
                 unfinished.append(f"{batch.label}: its task failed, though its venues are done")
         outcome = Outcome.FAILED if unfinished else Outcome.SUCCEEDED

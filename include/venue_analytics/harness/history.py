@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import socket
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
-from psycopg.rows import dict_row
+from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from venue_analytics.database.statements import statement
 from venue_analytics.harness.batches import Batch
-from venue_analytics.harness.job import Outcome, Venue, VenueResult
-from venue_analytics.harness.settings import JobSettings
+from venue_analytics.harness.job import Outcome, Venue
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,8 @@ class PlannedRun:
     """A run as last planned.
 
     Attributes:
-        id: of its row in history.
+        id: of its plan's row in history.
+        deployment: the Airflow that runs it, or the command line's run.
         plan_number: of its last plan; later plans have higher numbers.
         job: the job's name.
         run_id: Airflow's, or one of the command line's own.
@@ -41,10 +40,13 @@ class PlannedRun:
         force: whether results of a later as_of are replaced.
         settings: as plan read them.
         source_faults: what plan found amiss in the source, in words.
+        left_behind: what earlier runs left undone when they ended without their finish, in words.
+        planned_at: when.
         outcome: planned, succeeded or failed.
     """
 
     id: int
+    deployment: UUID
     plan_number: int
     job: str
     run_id: str
@@ -52,12 +54,19 @@ class PlannedRun:
     force: bool
     settings: dict[str, Any]
     source_faults: list[str]
+    left_behind: list[str]
+    planned_at: datetime
     outcome: str
+
+    @property
+    def key(self) -> RunKey:
+        """What names the run."""
+        return RunKey(self.deployment, self.job, self.run_id)
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """The last attempt at a venue under a plan."""
+    """The last attempt at a venue in the present round of its batch."""
 
     venue_id: UUID
     venue_name: str
@@ -71,7 +80,11 @@ class Attempt:
     rows_removed: int | None
     left_out: dict[str, int] | None
     summary: dict[str, Any] | None
+    clear_number: int
+    permanent: bool
+    error_type: str | None
     error: str | None
+    traceback: str | None
 
     @property
     def ended_well(self) -> bool:
@@ -79,57 +92,107 @@ class Attempt:
         return self.outcome in (Outcome.SUCCEEDED, Outcome.SKIPPED)
 
 
+@dataclass(frozen=True)
+class RunSummary:
+    """A run in a list: what it was as of, and how many of its venues ended how."""
+
+    job: str
+    run_id: str
+    as_of: datetime
+    force: bool
+    planned_at: datetime
+    finished_at: datetime | None
+    outcome: str
+    planned: int
+    succeeded: int
+    skipped: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class AttemptSummary:
+    """An attempt at a venue in a list."""
+
+    job: str
+    run_id: str
+    as_of: datetime
+    round: int
+    try_number: int
+    token: int | None
+    outcome: str
+    reason: str | None
+    started_at: datetime
+    seconds: float | None
+    rows_written: int | None
+    host: str
+
+
 def store_plan(
     connection: psycopg.Connection,
     key: RunKey,
     *,
+    plan_try: int,
     as_of: datetime,
     force: bool,
     settings: dict[str, Any],
     source_faults: list[str],
+    left_behind: list[str],
     batches: list[Batch],
-) -> PlannedRun:
-    """Store a plan; a later plan of the same run replaces the earlier one."""
-    parameters = dataclasses.asdict(key) | {
+) -> None:
+    """Store a plan. Of a run's plans that of the latest try holds, whichever is stored last.
+
+    The rounds of its batches follow on those of the earlier plans: what ended well under one of
+    these is done again.
+
+    Raises:
+        LookupError: this try has stored a plan already.
+    """
+    names = dataclasses.asdict(key)
+    parameters = names | {
+        "plan_try": plan_try,
         "as_of": as_of,
         "force": force,
         "settings": Jsonb(settings),
         "source_faults": Jsonb(source_faults),
+        "left_behind": Jsonb(left_behind),
     }
     with connection.transaction(), connection.cursor() as cursor:
+        (last_round,) = cursor.execute(statement(__package__, "last_round"), names).fetchone() or (
+            0,
+        )
         row = cursor.execute(statement(__package__, "store_run"), parameters).fetchone()
         if row is None:
-            raise LookupError(f"run {key.run_id} of {key.job}: its plan was not stored")
-        run, plan_number = row
-        cursor.execute(statement(__package__, "delete_batches"), {"run": run})
+            raise LookupError(f"run {key.run_id} of {key.job}: try {plan_try} has a plan already")
         cursor.executemany(
             statement(__package__, "store_batch"),
             [
                 {
-                    "run": run,
+                    "run": row[0],
                     "number": batch.number,
                     "label": batch.label,
                     "venues": Jsonb([_venue_to_json(venue) for venue in batch.venues]),
+                    "round": last_round,
                 }
                 for batch in batches
             ],
         )
-    return PlannedRun(
-        run,
-        plan_number,
-        key.job,
-        key.run_id,
-        as_of,
-        force,
-        settings,
-        source_faults,
-        "planned",
-    )
 
 
 def load_run(connection: psycopg.Connection, key: RunKey) -> PlannedRun | None:
-    """Give a run as last planned, None if no plan was stored."""
+    """Give a run as its latest plan has it, None if no plan was stored."""
     return _load_run(connection, "load_run", dataclasses.asdict(key))
+
+
+def load_plan(connection: psycopg.Connection, plan: int) -> PlannedRun:
+    """Give a run as one of its plans has it, by the id of the plan's row.
+
+    Raises:
+        LookupError: there is none.
+    """
+    found = _load_run(connection, "load_plan", {"run": plan})
+    if found is None:
+        raise LookupError(f"plan {plan} is not in history")
+    return found
 
 
 def load_latest_run(
@@ -152,63 +215,83 @@ def load_batches(
     ]
 
 
-def last_attempts(connection: psycopg.Connection, run: PlannedRun) -> dict[UUID, Attempt]:
-    """Give the last attempt at each venue that the run's present plan has begun."""
-    with connection.cursor(row_factory=dict_row) as cursor:
-        cursor.execute(
-            statement(__package__, "last_attempts"), {"run": run.id, "plan_number": run.plan_number}
-        )
-        return {row["venue_id"]: Attempt(**row) for row in cursor}
+def last_attempts(
+    connection: psycopg.Connection, run: PlannedRun, batch: int | None = None
+) -> dict[UUID, Attempt]:
+    """Give, for each venue that the present round of its batch has begun, how that stands.
+
+    A good end counts before any other, else the last attempt.
+    """
+    with connection.cursor(row_factory=class_row(Attempt)) as cursor:
+        cursor.execute(statement(__package__, "last_attempts"), {"run": run.id, "number": batch})
+        return {attempt.venue_id: attempt for attempt in cursor}
 
 
-def open_venue_run(
-    connection: psycopg.Connection,
-    run: PlannedRun,
-    batch: int,
-    venue: Venue,
-    settings: JobSettings,
+def last_durations(
+    connection: psycopg.Connection, job: str, venue_ids: list[UUID]
+) -> dict[UUID, float]:
+    """Give the seconds that each venue took when it was last done."""
+    rows = connection.execute(
+        statement(__package__, "last_durations"), {"job": job, "venue_ids": venue_ids}
+    )
+    return dict(rows.fetchall())
+
+
+def open_round(
+    connection: psycopg.Connection, run: PlannedRun, batch: int, clear_number: int
 ) -> int:
-    """Note that an attempt begins; gives its id."""
-    parameters = {
-        "run": run.id,
-        "plan_number": run.plan_number,
-        "batch": batch,
-        "job": run.job,
-        "venue_id": venue.venue_id,
-        "tenant_id": venue.tenant_id,
-        "venue_name": venue.name,
-        "as_of": run.as_of,
-        "rules_hash": settings.rules_hash(),
-        "host": socket.gethostname(),
-    }
-    row = connection.execute(statement(__package__, "open_venue_run"), parameters).fetchone()
+    """Give the round that a try of a batch works in; opens the next where that is due.
+
+    Args:
+        connection: of the jobs' role.
+        run: as planned.
+        batch: the batch's number.
+        clear_number: how often the run had been cleared when the try began.
+    """
+    row = connection.execute(
+        statement(__package__, "open_round"),
+        {"run": run.id, "number": batch, "clear_number": clear_number},
+    ).fetchone()
     if row is None:
-        raise LookupError(f"venue {venue.name}: its attempt was not noted")
+        raise LookupError(f"run {run.run_id} of {run.job} has no batch {batch}")
     return int(row[0])
 
 
-def close_venue_run(
-    connection: psycopg.Connection, attempt: int, result: VenueResult, error: str | None = None
-) -> bool:
-    """Note how an attempt ended; whether it was still open, and nobody else has closed it."""
-    parameters = {
-        "id": attempt,
-        "outcome": result.outcome,
-        "reason": result.reason,
-        "rows_read": result.rows_read,
-        "rows_written": result.rows_written,
-        "rows_unchanged": result.rows_unchanged,
-        "rows_removed": result.rows_removed,
-        "left_out": Jsonb(dict(result.left_out)),
-        "summary": Jsonb(dict(result.summary)),
-        "error": error,
-    }
-    return connection.execute(statement(__package__, "close_venue_run"), parameters).rowcount == 1
+def end_round_well(
+    connection: psycopg.Connection, run: PlannedRun, batch: int, round_: int, clear_number: int
+) -> None:
+    """Note that a round of a batch ended well, unless a later round has begun."""
+    connection.execute(
+        statement(__package__, "end_round_well"),
+        {"run": run.id, "number": batch, "round": round_, "clear_number": clear_number},
+    )
 
 
-def close_abandoned(connection: psycopg.Connection, run: PlannedRun) -> None:
-    """End what a killed process of this run left open; call it when none can be alive."""
-    connection.execute(statement(__package__, "close_abandoned"), {"run": run.id})
+def list_runs(connection: psycopg.Connection, job: str | None, limit: int) -> list[RunSummary]:
+    """Give the latest runs, of one job or of all."""
+    with connection.cursor(row_factory=class_row(RunSummary)) as cursor:
+        return cursor.execute(
+            statement(__package__, "list_runs"), {"job": job, "rows": limit}
+        ).fetchall()
+
+
+def list_attempts(
+    connection: psycopg.Connection, venue_id: UUID, job: str | None, limit: int
+) -> list[AttemptSummary]:
+    """Give the latest attempts at a venue, by one job or by all."""
+    with connection.cursor(row_factory=class_row(AttemptSummary)) as cursor:
+        return cursor.execute(
+            statement(__package__, "list_attempts"),
+            {"venue_id": venue_id, "job": job, "rows": limit},
+        ).fetchall()
+
+
+def unfinished_runs(connection: psycopg.Connection, key: RunKey) -> list[PlannedRun]:
+    """Give the job's other runs that nothing has ended in history, the oldest first."""
+    with connection.cursor(row_factory=class_row(PlannedRun)) as cursor:
+        return cursor.execute(
+            statement(__package__, "unfinished_runs"), dataclasses.asdict(key)
+        ).fetchall()
 
 
 def finish_run(connection: psycopg.Connection, run: PlannedRun, outcome: Outcome) -> None:
@@ -217,11 +300,10 @@ def finish_run(connection: psycopg.Connection, run: PlannedRun, outcome: Outcome
 
 
 def _load_run(
-    connection: psycopg.Connection, name: str, parameters: dict[str, Any]
+    connection: psycopg.Connection, name: LiteralString, parameters: dict[str, Any]
 ) -> PlannedRun | None:
-    with connection.cursor(row_factory=dict_row) as cursor:
-        row = cursor.execute(statement(__package__, name), parameters).fetchone()
-    return PlannedRun(**row) if row else None
+    with connection.cursor(row_factory=class_row(PlannedRun)) as cursor:
+        return cursor.execute(statement(__package__, name), parameters).fetchone()
 
 
 def _venue_to_json(venue: Venue) -> dict[str, Any]:

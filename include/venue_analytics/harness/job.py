@@ -36,6 +36,7 @@ class Venue:
         currency: ISO 4217 where the source names one.
         gone: closed in the source or no longer in it: its rows go.
         former_tenant_id: another tenant, under whom rows of this venue still stand.
+        expected_seconds: what it took last time; None if it was never done.
     """
 
     venue_id: UUID
@@ -45,18 +46,23 @@ class Venue:
     currency: str | None = None
     gone: bool = False
     former_tenant_id: UUID | None = None
+    expected_seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class VenueRun(Generic[S]):
-    """One attempt at one venue, as a job sees it.
+    """One step of one attempt at one venue, as a job sees it.
 
     Attributes:
-        connection: in a transaction that has the venue's tenant set; the harness commits it.
+        connection: in a transaction that has the venue's tenant set and its fence locked; the
+            harness commits it.
         venue: the venue.
         settings: as they hold for this venue.
         as_of: results are a function of the source before this moment.
         force: replace results of a later as_of.
+        set_aside: notes an item (its key, its payload, its error) that cannot be processed as a
+            dead letter, in this transaction; the rest of the venue goes on.
+        cursor: where the step's last piece left off; None at its begin.
     """
 
     connection: psycopg.Connection
@@ -64,11 +70,13 @@ class VenueRun(Generic[S]):
     settings: S
     as_of: datetime
     force: bool
+    set_aside: Callable[[str, Mapping[str, Any], Exception], None]
+    cursor: Any = None
 
 
 @dataclass(frozen=True)
 class VenueResult:
-    """What a job did for one venue.
+    """What a job did for one venue; its last step gives it.
 
     Attributes:
         outcome: succeeded or skipped; a failure is raised.
@@ -92,20 +100,38 @@ class VenueResult:
 
 
 @dataclass(frozen=True)
+class Again:
+    """A step has done a piece of its work and wants another transaction for the next.
+
+    Attributes:
+        cursor: where to go on; JSON. Committed with the piece.
+    """
+
+    cursor: Any
+
+
+#: A step works in one transaction: all of it, or a piece (`Again`). The last one gives the result.
+Step = Callable[[VenueRun[S]], VenueResult | Again | None]
+
+
+@dataclass(frozen=True)
 class Job(Generic[S]):
     """A job: what happens to one venue, and what it keeps.
 
     Attributes:
         name: its DAG, its Variable and its name in history.
         settings: the model of its Variable.
-        process: does one venue, in the transaction it is given.
+        steps: do one venue, one after the other, each in a transaction of its own; after a
+            failure the steps that have committed are not done again.
         remove: deletes what it keeps of one venue (connection, tenant, venue) and gives the
             number of rows.
         venues_held: the venues of a tenant that it keeps rows of (connection, tenant).
+        keeps_every_date: whether it keeps a result for each as_of, and not only the newest.
     """
 
     name: str
     settings: type[S]
-    process: Callable[[VenueRun[S]], VenueResult]
+    steps: tuple[Step[S], ...]
     remove: Callable[[psycopg.Connection, UUID, UUID], int]
     venues_held: Callable[[psycopg.Connection, UUID], list[UUID]]
+    keeps_every_date: bool = False

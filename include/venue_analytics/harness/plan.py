@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,7 +14,9 @@ from venue_analytics.harness import history
 from venue_analytics.harness.batches import pack
 from venue_analytics.harness.errors import PermanentError, TransientError
 from venue_analytics.harness.history import PlannedRun, RunKey
+from venue_analytics.harness.housekeeping import close_left_running, end_runs_left_open
 from venue_analytics.harness.job import Job
+from venue_analytics.harness.leases import Leases
 from venue_analytics.harness.request import RunRequest, moment
 from venue_analytics.harness.settings import JobSettings
 from venue_analytics.harness.venues import choose_venues, find_venues, unknown_in_settings
@@ -23,29 +27,44 @@ log = logging.getLogger(__name__)
 CLOCK_TOLERANCE = timedelta(minutes=1)
 
 
+#: The command line's runs begin with this; nobody but time can tell that one is over.
+COMMAND_LINE = "cli__"
+LONGEST_RUN = timedelta(days=1)
+
+
 def plan_run(
     connection: psycopg.Connection,
+    leases: Leases,
     job: Job[Any],
     key: RunKey,
     settings: JobSettings,
     request: RunRequest,
     *,
     as_of: datetime,
+    plan_try: int = 1,
+    is_over: Callable[[str], bool] | None = None,
 ) -> PlannedRun:
-    """Settle what a run does, and store it.
+    """Settle what a run does, and store it; first end what earlier runs have left open.
 
     Args:
         connection: of the jobs' role, not in a transaction.
+        leases: of the job.
         job: the job.
         key: names the run.
         settings: as read now; all tasks of the run use these.
         request: what was asked of this run.
         as_of: what its results are as of.
+        plan_try: which try of plan this is; an earlier one never replaces a later one's plan.
+        is_over: whether a run of this deployment, by its id, has ended.
+
+    Returns:
+        The run as its latest plan has it.
 
     Raises:
         PermanentError: as_of lies in the future, a venue was asked for that is not there, or the
             source lists no venue though results of some stand.
-        TransientError: as_of lies less than a minute ahead: clocks differ.
+        TransientError: as_of lies less than a minute ahead: clocks differ; or Redis does
+            not answer.
     """
     (now,) = connection.execute("SELECT now()").fetchone() or (as_of,)
     if now < as_of <= now + CLOCK_TOLERANCE:
@@ -56,19 +75,44 @@ def plan_run(
         raise PermanentError(
             f"as_of = {moment(as_of)} lies in the future; allowed: up to now ({moment(now)})"
         )
+    leases.ping()
+    close_left_running(connection, leases, job.name)
+    left_open = [
+        run for run in history.unfinished_runs(connection, key) if _is_over(run, key, is_over, now)
+    ]
     found = find_venues(connection, job)
     venues = choose_venues(found, settings, request)
     faults = found.faults + unknown_in_settings(found, settings)
-    run = history.store_plan(
-        connection,
-        key,
-        as_of=as_of,
-        force=request.force,
-        settings=settings.model_dump(mode="json"),
-        source_faults=faults,
-        batches=pack(venues, max_tasks=settings.max_tasks),
-    )
-    for fault in faults:
-        log.warning(fault)
+    seconds = history.last_durations(connection, job.name, [v.venue_id for v in venues])
+    measured = [
+        dataclasses.replace(venue, expected_seconds=seconds.get(venue.venue_id)) for venue in venues
+    ]
+    with connection.transaction():
+        left_behind = end_runs_left_open(connection, job, left_open)
+        history.store_plan(
+            connection,
+            key,
+            plan_try=plan_try,
+            as_of=as_of,
+            force=request.force,
+            settings=settings.model_dump(mode="json"),
+            source_faults=faults,
+            left_behind=left_behind,
+            batches=pack(measured, max_tasks=settings.max_tasks),
+        )
+    run = history.load_run(connection, key)
+    if run is None:
+        raise LookupError(f"run {key.run_id} of {key.job}: its plan was not stored")
+    for line in left_behind + faults:
+        log.warning(line)
     log.info("%s as of %s: %d venues", job.name, moment(as_of), len(venues))
     return run
+
+
+def _is_over(
+    run: PlannedRun, key: RunKey, is_over: Callable[[str], bool] | None, now: datetime
+) -> bool:
+    """Whether nobody will finish a run any more. Another deployment ends its own."""
+    if run.deployment == key.deployment:
+        return is_over is not None and is_over(run.run_id)
+    return run.run_id.startswith(COMMAND_LINE) and run.planned_at < now - LONGEST_RUN

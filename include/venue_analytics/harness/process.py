@@ -1,128 +1,355 @@
-"""Process: a batch's venues one after the other, each on its own, none stopping another."""
+"""Process: a batch's venues, each under its lease, none stopping another.
+
+Of each venue: lease, token, history row, steps, release. Small venues take their leases, tokens and
+rows together, which is what makes ten thousand of them cheap; their steps are each one's own.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from typing import Any
+from uuid import UUID, uuid4
 
 import psycopg
 
-from venue_analytics.harness import history
+from venue_analytics.harness import attempts, history
+from venue_analytics.harness.attempts import VenueAttempt
 from venue_analytics.harness.batches import Batch
 from venue_analytics.harness.database_errors import in_words
 from venue_analytics.harness.errors import AnalyticsError, PermanentError, TransientError
+from venue_analytics.harness.failures import VenueFailure, describe
 from venue_analytics.harness.history import PlannedRun
-from venue_analytics.harness.job import Job, Outcome, Venue, VenueResult, VenueRun
+from venue_analytics.harness.interrupts import stopped_by_sigterm
+from venue_analytics.harness.job import Job, Outcome, Venue, VenueResult
+from venue_analytics.harness.leases import RENEWAL, Held, Holder, LeaseKeeper, Leases
 from venue_analytics.harness.settings import JobSettings
-from venue_analytics.harness.tenant import tenant_transaction
+from venue_analytics.harness.standing import Work
+from venue_analytics.harness.steps import do_steps
 
 log = logging.getLogger(__name__)
 
 Connect = Callable[[], psycopg.Connection]
 
-
-@dataclass(frozen=True)
-class VenueFailure:
-    """A venue that could not be done, and why."""
-
-    venue: Venue
-    error: Exception
-
-    @property
-    def permanent(self) -> bool:
-        """Whether trying again changes nothing."""
-        return isinstance(self.error, PermanentError)
-
-    def __str__(self) -> str:
-        """Say it in one line."""
-        return f"{self.venue.name}: {describe(self.error)}"
+#: Venues are taken together as long as they are expected to take no longer than this, in all.
+TOGETHER_SECONDS = 1.0
+TOGETHER = 100
+POLL_SECONDS = 0.25
 
 
 def process_batch(
     connect: Connect,
+    leases: Leases,
     job: Job[Any],
     run: PlannedRun,
     batch: Batch,
     settings: JobSettings,
     *,
+    try_number: int = 1,
+    clear_number: int = 0,
+    renew_every: timedelta = RENEWAL,
+    wait_at_most: timedelta | None = None,
+    around: Callable[[Venue], AbstractContextManager[Any]] = nullcontext,
     on_venue: Callable[[Venue, str], None] | None = None,
 ) -> list[VenueFailure]:
-    """Do what is left of a batch; a batch that is wholly done is done again.
-
-    That is what a clear means in Airflow: of a failed batch, the venues that failed; of a good
-    one, all of it.
+    """Do what the present round of a batch lacks.
 
     Args:
         connect: opens a connection of the jobs' role.
+        leases: of the job.
         job: the job.
         run: as planned.
         batch: whose venues to do.
         settings: as plan stored them.
+        try_number: of the batch; it takes over the leases of earlier ones.
+        clear_number: how often the run had been cleared when this try began.
+        renew_every: how often leases are renewed.
+        wait_at_most: for others who do the same work; None means the settings' timeout. Others
+            who do other work are waited for two lease lengths.
+        around: a context that each venue is worked on in, such as a group of the log.
         on_venue: called when a venue has ended, with how, in words.
 
     Returns:
         The venues that failed.
+
+    Raises:
+        Stopped: SIGTERM came. Like any other BaseException: nothing half-written stays, the rows
+            are closed, the leases given back.
     """
-    failures: list[VenueFailure] = []
-    connection = connect()
-    try:
-        attempts = history.last_attempts(connection, run)
-        done = {venue_id for venue_id, attempt in attempts.items() if attempt.ended_well}
-        left = [venue for venue in batch.venues if venue.venue_id not in done] or batch.venues
-        for venue in left:
-            if connection.closed:
-                connection = connect()
-            try:
-                own = settings.for_venue(venue.venue_id)
-                attempt = history.open_venue_run(connection, run, batch.number, venue, own)
-                try:
-                    told = _process_venue(connection, job, run, attempt, venue, own)
-                except Exception as error:
-                    # the connection may be what failed
-                    connection = connect() if connection.closed else connection
-                    failed = VenueResult(Outcome.FAILED)
-                    history.close_venue_run(connection, attempt, failed, describe(error))
-                    raise
-            except Exception as error:
-                fault = in_words(error) if isinstance(error, psycopg.Error) else error
-                told = f"failed: {describe(fault)}"
-                log.error("%s %s", venue.name, told, exc_info=not isinstance(fault, AnalyticsError))
-                failures.append(VenueFailure(venue, fault))
-            if on_venue is not None:
-                on_venue(venue, told)
-    finally:
-        connection.close()
-    return failures
+    with stopped_by_sigterm(), LeaseKeeper(leases, every=renew_every) as keeper:
+        work = _BatchWork(
+            connect, leases, keeper, job, run, batch, settings, try_number, clear_number
+        )
+        work.wait_at_most = wait_at_most or timedelta(minutes=settings.timeout_minutes)
+        work.around = around
+        work.on_venue = on_venue
+        try:
+            work.begin()
+            work.do()
+            if not work.failures:
+                work.end_well()
+        except BaseException as stop:
+            work.close_what_is_open(stop)
+            raise
+        finally:
+            work.connection.close()
+    return work.failures
 
 
-def _process_venue(
-    connection: psycopg.Connection,
-    job: Job[Any],
-    run: PlannedRun,
-    attempt: int,
-    venue: Venue,
-    settings: JobSettings,
-) -> str:
-    """Do one venue: its data and its end in history commit together; tells how it ended."""
-    with connection.transaction():
-        if venue.former_tenant_id is not None:
-            with tenant_transaction(connection, venue.former_tenant_id):
-                job.remove(connection, venue.former_tenant_id, venue.venue_id)
-        with tenant_transaction(connection, venue.tenant_id):
-            if venue.gone:
-                removed = job.remove(connection, venue.tenant_id, venue.venue_id)
-                result = VenueResult(reason="venue gone: its rows removed", rows_removed=removed)
+class _BatchWork:
+    """The state of one try of a batch."""
+
+    around: Callable[[Venue], AbstractContextManager[Any]]
+    on_venue: Callable[[Venue, str], None] | None
+    wait_at_most: timedelta
+    round: int
+
+    def __init__(
+        self,
+        connect: Connect,
+        leases: Leases,
+        keeper: LeaseKeeper,
+        job: Job[Any],
+        run: PlannedRun,
+        batch: Batch,
+        settings: JobSettings,
+        try_number: int,
+        clear_number: int,
+    ) -> None:
+        self.failures: list[VenueFailure] = []
+        self.connection = connect()
+        self._connect = connect
+        self._leases = leases
+        self._keeper = keeper
+        self._job = job
+        self._run = run
+        self._batch = batch
+        self._settings = settings
+        self._rules_hash = settings.rules_hash()
+        self._try_number = try_number
+        self._clear_number = clear_number
+        self._process = uuid4()
+        self._queue: deque[VenueAttempt] = deque()
+        # since when somebody else was seen to hold them
+        self._waiting: dict[UUID, float] = {}
+        self._at_work: list[VenueAttempt] = []
+        self._seconds: list[float] = []
+
+    def begin(self) -> None:
+        """Open or join the round; see what it lacks.
+
+        What failed for good is left alone, unless somebody has cleared the run since.
+        """
+        run, number = self._run, self._batch.number
+        self.round = history.open_round(self.connection, run, number, self._clear_number)
+        ended = history.last_attempts(self.connection, run, number)
+        done = []
+        for venue in self._batch.venues:
+            attempt = ended.get(venue.venue_id)
+            if attempt is not None and attempt.ended_well:
+                done.append(venue)
+                continue
+            if attempt and attempt.permanent and attempt.clear_number >= self._clear_number:
+                self._tell_failed(venue, PermanentError(attempt.error or "failed for good"))
             else:
-                result = job.process(VenueRun(connection, venue, settings, run.as_of, run.force))
-            if not history.close_venue_run(connection, attempt, result):
-                raise TransientError(
-                    "the run was finished while this venue was at work: nothing of it was kept"
+                self._queue.append(self._attempt(venue))
+        if self._try_number > 1:
+            self._give_back_left_leases(done)
+
+    def do(self) -> None:
+        """Work until no venue is left; those that others hold come last."""
+        while self._queue:
+            together = self._next()
+            try:
+                held = self._keeper.take({a.venue.venue_id: a.holder for a in together})
+            except TransientError as error:
+                self._fail_all([*together, *self._queue], error)
+                self._queue.clear()
+                return
+            for attempt in together:
+                if attempt.venue.venue_id in held:
+                    self._wait_for(attempt, held[attempt.venue.venue_id])
+                else:
+                    self._waiting.pop(attempt.venue.venue_id, None)
+            mine = [a for a in together if a.venue.venue_id not in held]
+            if mine:
+                self._work_on(mine)
+            elif all(a.venue.venue_id in self._waiting for a in self._queue):
+                time.sleep(POLL_SECONDS)
+
+    def end_well(self) -> None:
+        """Note that the round is done: only a clear has it done again."""
+        self._reconnect_if_closed()
+        history.end_round_well(
+            self.connection, self._run, self._batch.number, self.round, self._clear_number
+        )
+
+    def close_what_is_open(self, stop: BaseException) -> None:
+        """End in history the attempts that a stop has interrupted."""
+        try:
+            for attempt in self._at_work:
+                self._reconnect_if_closed()
+                attempts.close_failed(self.connection, attempt, stop)
+        except psycopg.Error as error:
+            log.warning("finish will close what is open in history: %s", describe(error))
+
+    def _give_back_left_leases(self, done: Sequence[Venue]) -> None:
+        """Give back leases of earlier tries that were killed between commit and release."""
+        try:
+            self._keeper.take({venue.venue_id: self._attempt(venue).holder for venue in done})
+        except TransientError as error:
+            log.warning("leases that an earlier try left run out by themselves: %s", error)
+        self._keeper.give_back([venue.venue_id for venue in done])
+
+    def _attempt(self, venue: Venue) -> VenueAttempt:
+        run = self._run
+        own = self._settings.for_venue(venue.venue_id)
+        rules_hash = self._rules_hash if own is self._settings else own.rules_hash()
+        work = Work(
+            run.as_of,
+            rules_hash,
+            run.force,
+            run.id,
+            self._batch.number,
+            self.round,
+            run.plan_number,
+        )
+        holder = Holder(
+            run.deployment,
+            run.run_id,
+            self._batch.number,
+            self._try_number,
+            run.as_of,
+            rules_hash,
+            self._process,
+        )
+        return VenueAttempt(run, venue, own, work, holder, self._clear_number)
+
+    def _next(self) -> list[VenueAttempt]:
+        """Take the next venue off the queue, and with a small one those small ones behind it."""
+        together = [self._queue.popleft()]
+        seconds = self._expected(together[0])
+        while self._queue and len(together) < TOGETHER:
+            seconds += self._expected(self._queue[0])
+            if seconds > TOGETHER_SECONDS:
+                break
+            together.append(self._queue.popleft())
+        return together
+
+    def _expected(self, attempt: VenueAttempt) -> float:
+        if attempt.venue.expected_seconds is not None:
+            return attempt.venue.expected_seconds
+        if self._seconds:
+            return sum(self._seconds) / len(self._seconds)
+        return TOGETHER_SECONDS
+
+    def _wait_for(self, attempt: VenueAttempt, held: Held) -> None:
+        """Put a venue that somebody else holds behind the others, or give up."""
+        now = time.monotonic()
+        since = self._waiting.setdefault(attempt.venue.venue_id, now)
+        if held.holder is not None and held.holder.does_the_work_of(attempt.holder):
+            limit = self.wait_at_most
+        else:
+            limit = 2 * self._leases.length
+        if now - since < limit.total_seconds():
+            self._queue.append(attempt)
+            return
+        who = held.holder or "somebody unknown"
+        self._fail(
+            attempt,
+            TransientError(f"its lease is held by {who}: waited {limit.total_seconds():.0f} s"),
+        )
+
+    def _work_on(self, together: list[VenueAttempt]) -> None:
+        """Do venues whose leases are ours."""
+        self._at_work = list(together)
+        try:
+            self._reconnect_if_closed()
+            attempts.draw_tokens(self.connection, self._job.name, together)
+            still = self._keeper.are_held({a.venue.venue_id: a.holder for a in together})
+            for attempt in together:
+                if not still[attempt.venue.venue_id]:
+                    # it ran out before the token was drawn: from the start
+                    self._leave(attempt)
+                    self._keeper.give_back([attempt.venue.venue_id])
+                    attempt.start_over()
+                    self._queue.append(attempt)
+            if self._at_work:
+                attempts.open_rows(self.connection, self._at_work)
+        except psycopg.errors.LockNotAvailable as error:
+            self._work_one_by_one(together, error)
+        except Exception as error:  # noqa: BLE001  told for each venue, and no other is stopped
+            self._fail_all(self._at_work, error)
+        for attempt in list(self._at_work):
+            self._work_on_one(attempt)
+        # those that were done early are held on to: it is about a second, and one round trip
+        self._keeper.give_back([attempt.venue.venue_id for attempt in together])
+
+    def _work_one_by_one(self, together: list[VenueAttempt], error: Exception) -> None:
+        """A transaction on one of these venues goes on for too long: find out which."""
+        if len(together) == 1:
+            self._fail_all(together, error)
+            return
+        self._at_work = []
+        for attempt in together:
+            attempt.start_over()
+            self._work_on([attempt])
+
+    def _work_on_one(self, attempt: VenueAttempt) -> None:
+        venue = attempt.venue
+        began = time.monotonic()
+        with self.around(venue):
+            try:
+                self._reconnect_if_closed()
+                result = do_steps(
+                    self.connection, self._job, attempt, lambda: self._keeper.check(venue.venue_id)
                 )
-    told = f"{result.outcome}: {result.reason or _rows(result)}"
-    log.info("%s %s", venue.name, told)
-    return told
+            except Exception as error:  # noqa: BLE001  told, and no other venue is stopped
+                self._fail(attempt, error)
+            else:
+                if result.outcome is Outcome.SUCCEEDED:
+                    self._seconds.append(time.monotonic() - began)
+                self._tell(venue, f"{result.outcome}: {result.reason or _rows(result)}")
+        self._leave(attempt)
+
+    def _leave(self, attempt: VenueAttempt) -> None:
+        self._at_work = [other for other in self._at_work if other is not attempt]
+
+    def _fail_all(self, failed: Sequence[VenueAttempt], error: Exception) -> None:
+        for attempt in list(failed):
+            self._fail(attempt, error)
+            self._leave(attempt)
+
+    def _fail(self, attempt: VenueAttempt, error: Exception) -> None:
+        """Close the attempt's row, where history can be reached, and tell."""
+        try:
+            self._reconnect_if_closed()
+            attempts.close_failed(self.connection, attempt, error)
+        except psycopg.Error as unnoted:
+            log.warning("%s: not noted in history: %s", attempt.venue.name, describe(unnoted))
+        fault = in_words(error) if isinstance(error, psycopg.Error) else error
+        self._tell_failed(attempt.venue, fault)
+
+    def _tell_failed(self, venue: Venue, fault: Exception) -> None:
+        self.failures.append(VenueFailure(venue, fault))
+        self._tell(venue, f"failed: {describe(fault)}", fault)
+
+    def _tell(self, venue: Venue, told: str, fault: Exception | None = None) -> None:
+        if fault is None:
+            log.info("%s %s", venue.name, told)
+        else:
+            is_unknown = not isinstance(fault, AnalyticsError)
+            log.error("%s %s", venue.name, told, exc_info=fault if is_unknown else None)
+        if self.on_venue is not None:
+            self.on_venue(venue, told)
+
+    def _reconnect_if_closed(self) -> None:
+        if self.connection.closed:
+            self.connection = self._connect()
 
 
 def _rows(result: VenueResult) -> str:
@@ -131,11 +358,3 @@ def _rows(result: VenueResult) -> str:
         f"{result.rows_read:,} rows read, {result.rows_written:,} written, "
         f"{result.rows_unchanged:,} unchanged, {result.rows_removed:,} removed{left_out}"
     )
-
-
-def describe(error: Exception) -> str:
-    """Say what went wrong in one line, without a value of anybody's row."""
-    if isinstance(error, psycopg.Error):
-        error = in_words(error)
-    text = " ".join(str(error).split())
-    return text if isinstance(error, AnalyticsError) else f"{type(error).__name__}: {text}"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import cache, lru_cache
 from typing import Annotated, Any, Self, TypeVar
 from uuid import UUID
 from zoneinfo import available_timezones
@@ -21,35 +23,59 @@ from pydantic import (
     model_validator,
 )
 from pydantic.config import JsonDict
+from pydantic_core import from_json
 
 from venue_analytics.harness.errors import SettingsError
 
 #: Marks a field that may differ by venue and shapes its results: it enters the rules hash.
+#: Besides, every field says its "unit", and what is "allowed" where its type and bounds do not.
 SHAPES_RESULTS: JsonDict = {"per_venue": True, "shapes_results": True}
 
+#: Faults told of one text; a machine-made one can have thousands.
+MOST_FAULTS = 20
+#: Characters of a value, or of a name, that a message shows.
+SHOWN_CHARACTERS = 80
 
-CRON_FORM = "must be a cron expression of five fields such as 0 2 * * *"
+A_CRON = "a cron expression of five fields such as 0 2 * * *"
+A_TIMEZONE = "an IANA time zone such as UTC or Europe/Berlin"
+A_POOL = "a pool's name, without space at either end"
+
+# PostgreSQL stores no NUL, and no setting needs the others.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+@cache
+def _timezones() -> frozenset[str]:
+    # Kept: each call walks the folders of zoneinfo, and each venue with overrides asks again.
+    return frozenset(available_timezones() - {"Factory", "localtime"})
 
 
 def _known_timezone(name: str) -> str:
-    if name not in available_timezones() - {"Factory", "localtime"}:
-        raise ValueError("must be an IANA time zone such as UTC or Europe/Berlin")
+    if name not in _timezones():
+        raise ValueError(f"must be {A_TIMEZONE}")
     return name
 
 
+@lru_cache(maxsize=64)
 def _valid_cron(expression: str) -> str:
     # croniter knows R, a random moment (another schedule at each parse), and H, a hashed one
     if len(expression.split()) != 5 or re.search(r"(?<![a-z])[rh](?![a-z])", expression.lower()):
-        raise ValueError(CRON_FORM)
+        raise ValueError(f"must be {A_CRON}")
     try:
         moments = croniter(expression, datetime(2026, 1, 1, tzinfo=UTC))
         moments.get_next()
         moments.get_prev()
     except CroniterBadCronError:
-        raise ValueError(CRON_FORM) from None
+        raise ValueError(f"must be {A_CRON}") from None
     except CroniterBadDateError:
         raise ValueError("must be a cron expression of a day that comes") from None
     return expression
+
+
+def _pool_name(name: str) -> str:
+    if name != name.strip():
+        raise ValueError(f"must be {A_POOL}")
+    return name
 
 
 class JobSettings(BaseModel):
@@ -57,61 +83,93 @@ class JobSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    enabled: bool = Field(True, description="Whether the schedule is on; manual runs always work.")
-    cron: Annotated[str, AfterValidator(_valid_cron)] = Field(
-        "0 2 * * *", description="When the job runs: minute, hour, day, month, weekday."
+    enabled: bool = Field(
+        True,
+        description="Whether the schedule is on; manual runs always work.",
+        json_schema_extra={"unit": "-"},
+    )
+    cron: Annotated[str, Field(max_length=100), AfterValidator(_valid_cron)] = Field(
+        "0 2 * * *",
+        description="When the job runs: minute, hour, day, month, weekday.",
+        json_schema_extra={"unit": "cron expression", "allowed": A_CRON},
     )
     timezone: Annotated[str, AfterValidator(_known_timezone)] = Field(
-        "UTC", description="The IANA time zone that cron is read in."
+        "UTC",
+        description="The IANA time zone that cron is read in.",
+        json_schema_extra={"unit": "IANA zone", "allowed": A_TIMEZONE},
     )
-    retries: int = Field(3, ge=0, le=20, description="Further tries of a task that failed.")
+    retries: int = Field(
+        3,
+        ge=0,
+        le=20,
+        description="Further tries of a task that failed.",
+        json_schema_extra={"unit": "tries"},
+    )
     retry_delay_seconds: int = Field(
-        30, ge=1, le=3600, description="Seconds before the first retry; later ones wait longer."
+        30,
+        ge=1,
+        le=3600,
+        description="Time before the first retry; later ones wait longer.",
+        json_schema_extra={"unit": "seconds"},
     )
     timeout_minutes: int = Field(
-        60, ge=1, le=1440, description="Minutes after which a task is stopped."
+        60,
+        ge=1,
+        le=1440,
+        description="Time after which a task is stopped.",
+        json_schema_extra={"unit": "minutes"},
+    )
+    deadline_minutes: int = Field(
+        120,
+        ge=1,
+        le=10_080,
+        description="Time after the end of a run's interval by which the run should have ended.",
+        json_schema_extra={"unit": "minutes"},
     )
     max_parallel_venues: int = Field(
-        16, ge=1, le=1024, description="Mapped tasks of one run that may work at the same time."
+        16,
+        ge=1,
+        le=1024,
+        description="Mapped tasks of one run that may work at the same time.",
+        json_schema_extra={"unit": "tasks"},
     )
     max_tasks: int = Field(
         200,
         ge=1,
         le=1024,
         description="Mapped tasks of one run at the most; with more venues, several share a task.",
+        json_schema_extra={"unit": "tasks"},
     )
-    pool: str = Field(
+    pool: Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_pool_name)] = Field(
         "default_pool",
-        max_length=256,
-        pattern=r"^\S(.*\S)?$",
-        description="The Airflow pool of its tasks.",
+        description="The Airflow pool of its tasks; one that Airflow does not have holds them up.",
+        json_schema_extra={"unit": "pool name"},
     )
     include_venues: list[UUID] = Field(
-        [], description="Venue ids to do, and no others; empty means all."
+        [],
+        description="Venues to do, and no others; empty means all.",
+        json_schema_extra={"unit": "venue ids", "allowed": "a list of UUIDs"},
     )
     exclude_venues: list[UUID] = Field(
-        [], description="Venue ids to leave out; their rows stay as they are."
+        [],
+        description="Venues to leave out; their rows stay as they are.",
+        json_schema_extra={"unit": "venue ids", "allowed": "a list of UUIDs"},
     )
     venues: dict[UUID, dict[str, Any]] = Field(
-        {}, description="Overrides by venue id, for fields that may differ by venue."
+        {},
+        description="Overrides by venue id, for the settings that may differ by venue.",
+        json_schema_extra={"unit": "settings by venue id", "allowed": "an object by UUID"},
     )
 
     @model_validator(mode="after")
     def _overrides_fit(self) -> Self:
-        for venue_id, overrides in self.venues.items():
-            for name in overrides:
-                field = type(self).model_fields.get(name)
-                extra = field.json_schema_extra if field else None
-                if not (isinstance(extra, dict) and extra.get("per_venue")):
-                    allowed = ", ".join(self._fields_marked("per_venue")) or "none"
-                    raise ValueError(
-                        f"venues.{venue_id}.{name} may not differ by venue; allowed: {allowed}"
-                    )
-            try:
-                self._overridden(overrides)
-            except ValidationError as error:
-                faults = _faults(error, type(self).model_fields)
-                raise ValueError(f"venues.{venue_id}.{faults[0]}") from None
+        faults = [
+            f"venues.{venue_id}.{fault}"
+            for venue_id, overrides in self.venues.items()
+            for fault in self._override_faults(overrides)
+        ]
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
 
     def for_venue(self, venue_id: UUID) -> Self:
@@ -123,6 +181,20 @@ class JobSettings(BaseModel):
         """Hash the fields that shape a venue's results: 16 hex digits."""
         rules = self.model_dump(mode="json", include=set(self._fields_marked("shapes_results")))
         return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _override_faults(self, overrides: dict[str, Any]) -> list[str]:
+        may_differ = self._fields_marked("per_venue")
+        allowed = ", ".join(may_differ) or "none"
+        faults = [
+            f"{_named(name)} = {shown(value)}: may not differ by venue; allowed: {allowed}"
+            for name, value in overrides.items()
+            if name not in may_differ
+        ]
+        try:
+            self._overridden({n: value for n, value in overrides.items() if n in may_differ})
+        except ValidationError as error:
+            faults += _faults(error, type(self).model_fields)
+        return faults
 
     @classmethod
     def _fields_marked(cls, mark: str) -> list[str]:
@@ -149,42 +221,117 @@ def read_settings(model: type[S], text: str | None, *, name: str) -> S:
         name: the Variable's name, for the message.
 
     Raises:
-        SettingsError: one line a fault: the Variable, the field, its value, what is allowed.
+        SettingsError: one printable line a fault: the Variable, the field, its value, what is
+            allowed; the first `MOST_FAULTS`, and how many more there are.
     """
     if text is None or not text.strip():
         return model()
+    values = _read_object(text, name)
+    faults = list(_unprintable(values))
+    settings = None
+    if not faults:
+        try:
+            settings = model.model_validate_json(text)
+        except ValidationError as error:
+            faults = _faults(error, model.model_fields)
+        else:
+            faults = list(_repeated_venues(values.get("venues", {})))
+    if settings is None or faults:
+        told = faults[:MOST_FAULTS]
+        if len(faults) > len(told):
+            told.append(f"and {len(faults) - len(told):,} more faults")
+        raise SettingsError("\n".join(f"Variable {name}: {fault}" for fault in told))
+    return settings
+
+
+def shown(value: object) -> str:
+    """Write a value in one printable line of about 80 characters: text 'so', the rest as JSON."""
+    if isinstance(value, str):
+        return f"'{printable(value, SHOWN_CHARACTERS)}'"
+    return printable(json.dumps(value, ensure_ascii=False, default=str), SHOWN_CHARACTERS)
+
+
+def printable(text: str, at_most: int | None = None) -> str:
+    """Escape what is no printable character; cut what is longer than allowed."""
+    looked_at = text if at_most is None else text[: at_most + 1]
+    escaped = "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in looked_at
+    )
+    if at_most is None or len(escaped) <= at_most:
+        return escaped
+    return escaped[: at_most - 1] + "…"
+
+
+def _read_object(text: str, name: str) -> dict[str, Any]:
     try:
+        # First as the model reads it: no NaN, no half of a surrogate pair, and a nesting that
+        # does not hang on how deep Python's stack is already.
+        from_json(text.encode(), allow_inf_nan=False)
         values = json.loads(text, object_pairs_hook=_without_repetition)
     except (ValueError, RecursionError) as error:
-        raise SettingsError(f"Variable {name} is not valid JSON: {error}") from None
+        fault = printable(str(error))
+        raise SettingsError(f"Variable {name} is not valid JSON: {fault}") from None
     if not isinstance(values, dict):
         raise SettingsError(
             f"Variable {name} must be a JSON object such as "
-            f'{{"cron": "0 2 * * *"}}, and is {str(values)[:80]!r}'
+            f'{{"cron": "0 2 * * *"}}, and is {printable(text.strip(), SHOWN_CHARACTERS)}'
         )
-    try:
-        return model.model_validate_json(text)
-    except ValidationError as error:
-        lines = [f"Variable {name}: {fault}" for fault in _faults(error, model.model_fields)]
-        raise SettingsError("\n".join(lines)) from None
+    return values
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        twice = next(key for key in values if sum(key == other for other, _ in pairs) > 1)
-        raise ValueError(f"it has {twice!r} twice")
+        counts = Counter(key for key, _ in pairs)
+        raise ValueError(f"it has {shown(counts.most_common(1)[0][0])} twice")
     return values
 
 
+def _unprintable(values: dict[str, Any]) -> Iterator[str]:
+    """Tell each text, and each key, that holds a control character."""
+    left: deque[tuple[str, Any]] = deque([("", values)])
+    while left:
+        path, value = left.popleft()
+        if isinstance(value, str) and _CONTROL.search(value):
+            field = printable(path, SHOWN_CHARACTERS)
+            yield f"{field} = {shown(value)}: must be text without control characters"
+        elif isinstance(value, list):
+            left.extend((f"{path}.{place}", item) for place, item in enumerate(value))
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                inner = f"{path}.{key}" if path else key
+                if _CONTROL.search(key):
+                    yield f"{_named(inner)} = {shown(item)}: must be a name of printable characters"
+                else:
+                    left.append((inner, item))
+
+
+def _repeated_venues(overrides: dict[str, Any]) -> Iterator[str]:
+    """Tell each venue that has overrides under two spellings of its id."""
+    seen: dict[UUID, str] = {}
+    for key in overrides:
+        first = seen.setdefault(UUID(key), key)
+        if first != key:
+            yield f"venues.{_named(key)} = {shown(overrides[key])}: is the venue {first} again"
+
+
 def _faults(error: ValidationError, known: Iterable[str]) -> list[str]:
-    """Say each fault of a model in one line: field = value: what is allowed."""
+    """Say each fault of a model in one printable line: field = value: what is allowed."""
     lines = []
     for fault in error.errors(include_url=False):
-        field = ".".join(str(part) for part in fault["loc"])
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             message = f"is not a setting of this job; there are: {', '.join(known)}"
-        shown = f"{field} = {str(fault['input'])[:80]!r}: " if field else ""
-        lines.append(f"{shown}{message}")
-    return lines
+        # pydantic says of a key that is not allowed: the dict, the key, "[key]"
+        place = fault["loc"][:-1] if fault["loc"][1:][-1:] == ("[key]",) else fault["loc"]
+        if place:
+            field = ".".join(_named(str(part)) for part in place)
+            lines.append(f"{field} = {shown(fault['input'])}: {message}")
+        else:  # a check of several fields, or of the overrides: a line a fault
+            lines += message.split("\n")
+    return [printable(line) for line in lines]
+
+
+def _named(field: str) -> str:
+    return printable(field, SHOWN_CHARACTERS) or "''"

@@ -17,8 +17,17 @@ def tenant_transaction(connection: psycopg.Connection, tenant_id: UUID | None) -
         ValueError: no tenant. A policy that then showed no rows would have every customer
             deleted.
     """
+    with connection.transaction():
+        set_tenant(connection, tenant_id)
+        yield
+
+
+def set_tenant(connection: psycopg.Connection, tenant_id: UUID | None) -> None:
+    """Have the present transaction see one tenant's rows.
+
+    Raises:
+        ValueError: no tenant.
+    """
     if tenant_id is None:
         raise ValueError("tenant_id = None: a transaction needs exactly one tenant")
-    with connection.transaction():
-        connection.execute("SELECT set_config('app.current_tenant_id', %s, TRUE)", [str(tenant_id)])
-        yield
+    connection.execute("SELECT set_config('app.current_tenant_id', %s, TRUE)", [str(tenant_id)])

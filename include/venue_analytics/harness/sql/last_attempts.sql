@@ -1,4 +1,5 @@
--- One row a venue that a plan's tasks have begun: its last attempt.
+-- One row a venue that the present round of its batch has begun: the attempt that ended well,
+-- else the last.
 SELECT DISTINCT ON (r.venue_id)
     r.venue_id,
     r.venue_name,
@@ -12,7 +13,14 @@ SELECT DISTINCT ON (r.venue_id)
     r.rows_removed,
     r.left_out,
     r.summary,
-    r.error
+    r.clear_number,
+    r.permanent,
+    r.error_type,
+    r.error,
+    r.traceback
 FROM jobs.venue_run AS r
-WHERE r.run = %(run)s AND r.plan_number = %(plan_number)s
-ORDER BY r.venue_id ASC, r.id DESC;
+INNER JOIN jobs.batch AS b ON r.run = b.run AND r.batch = b.number AND r.round = b.round
+WHERE
+    r.run = %(run)s
+    AND (r.batch = %(number)s OR %(number)s::integer IS NULL)
+ORDER BY r.venue_id ASC, (r.outcome IN ('succeeded', 'skipped')) DESC, r.id DESC;

@@ -1,6 +1,7 @@
 -- One row: a run as last planned.
 SELECT
     r.id,
+    r.deployment,
     r.plan_number,
     r.job,
     r.run_id,
@@ -8,6 +9,10 @@ SELECT
     r.force,
     r.settings,
     r.source_faults,
+    r.left_behind,
+    r.planned_at,
     r.outcome
 FROM jobs.run AS r
-WHERE r.deployment = %(deployment)s AND r.job = %(job)s AND r.run_id = %(run_id)s;
+WHERE r.deployment = %(deployment)s AND r.job = %(job)s AND r.run_id = %(run_id)s
+ORDER BY r.plan_try DESC
+LIMIT 1;

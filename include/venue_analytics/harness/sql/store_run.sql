@@ -1,19 +1,11 @@
--- One row: the run's id, as it now stands planned. A later plan of the same run replaces it.
+-- One row: the id and number of a plan; none if this try's is stored already.
 INSERT INTO jobs.run (
-    deployment, job, run_id, plan_number, as_of, force, settings, source_faults
+    deployment, job, run_id, plan_try, plan_number, as_of, force, settings, source_faults,
+    left_behind
 )
 VALUES (
-    %(deployment)s, %(job)s, %(run_id)s, nextval('jobs.plan_number'), %(as_of)s, %(force)s,
-    %(settings)s, %(source_faults)s
+    %(deployment)s, %(job)s, %(run_id)s, %(plan_try)s, nextval('jobs.plan_number'), %(as_of)s,
+    %(force)s, %(settings)s, %(source_faults)s, %(left_behind)s
 )
-ON CONFLICT ON CONSTRAINT run_once DO UPDATE
-    SET
-        plan_number = excluded.plan_number,
-        as_of = excluded.as_of,
-        force = excluded.force,
-        settings = excluded.settings,
-        source_faults = excluded.source_faults,
-        planned_at = now(),
-        finished_at = NULL,
-        outcome = 'planned'
+ON CONFLICT ON CONSTRAINT plan_once DO NOTHING
 RETURNING id, plan_number;

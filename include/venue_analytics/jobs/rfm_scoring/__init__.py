@@ -7,7 +7,7 @@ from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
 RFM_SCORING = Job(
     name="rfm_scoring",
     settings=RfmScoringSettings,
-    process=score_venue,
+    steps=(score_venue,),
     remove=remove,
     venues_held=venues_held,
 )

@@ -1,4 +1,4 @@
-"""What happens to one venue: lock, look, score, summarise."""
+"""What happens to one venue: look, score, summarise."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from uuid import UUID
 import psycopg
 
 from venue_analytics.database.statements import statement
-from venue_analytics.harness import Outcome, TransientError, VenueResult, VenueRun
+from venue_analytics.harness import TransientError, VenueResult, VenueRun
 from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
 
 
 def score_venue(run: VenueRun[RfmScoringSettings]) -> VenueResult:
     """Score all customers of one venue anew, writing only what differs.
 
-    1. Lock the venue's state; scores of a later as_of stand unless `force`.
-    2. Refuse a source that is not complete up to as_of.
-    3. Settle the venue's currency.
-    4. Score its customers, summarise its segments, set its as_of.
+    1. Refuse a venue whose scores are another tenant's, and a source not complete up to as_of.
+    2. Settle the venue's currency.
+    3. Score its customers, summarise its segments, set its as_of.
 
     Raises:
         TransientError: the source is not loaded up to as_of yet, or the venue's scores are
@@ -28,18 +27,13 @@ def score_venue(run: VenueRun[RfmScoringSettings]) -> VenueResult:
     connection, venue = run.connection, run.venue
     names = {"venue_id": venue.venue_id, "tenant_id": venue.tenant_id, "as_of": run.as_of}
     _execute(connection, "claim_venue", names)
-    row = _execute(connection, "lock_venue", names).fetchone()
+    row = _execute(connection, "venue_state", names).fetchone()
     if row is None:
         raise TransientError(
             f"the scores of venue {venue.name} ({venue.venue_id}) belong to another tenant than "
-            f"{venue.tenant_id}, under which the source has it, or are being removed"
+            f"{venue.tenant_id}, under which the source has it"
         )
-    stands, main_currency = row
-    if stands is not None and stands > run.as_of and not run.force:
-        return VenueResult(
-            Outcome.SKIPPED,
-            reason=f"newer results stand, as of {stands:%Y-%m-%d %H:%M %Z}; force replaces them",
-        )
+    (main_currency,) = row
     _refuse_stale_source(run, names)
     main_currency = main_currency or _first(_execute(connection, "main_currency", names))
     currency = run.settings.currency or venue.currency or main_currency
@@ -83,7 +77,6 @@ def score_venue(run: VenueRun[RfmScoringSettings]) -> VenueResult:
 def remove(connection: psycopg.Connection, tenant_id: UUID, venue_id: UUID) -> int:
     """Delete all that is kept of a venue; gives the number of customers' rows."""
     names = {"tenant_id": tenant_id, "venue_id": venue_id}
-    _execute(connection, "lock_venue", names)
     removed = _execute(connection, "remove_scores", names).rowcount
     _execute(connection, "remove_segments", names)
     _execute(connection, "remove_venue", names)

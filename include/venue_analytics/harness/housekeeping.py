@@ -1,0 +1,97 @@
+"""Housekeeping: end in history what dead processes have left open."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import psycopg
+
+from venue_analytics.database.statements import statement
+from venue_analytics.harness import dead_letters, history
+from venue_analytics.harness.history import PlannedRun, RunKey
+from venue_analytics.harness.job import Job, Outcome
+from venue_analytics.harness.leases import Leases
+from venue_analytics.harness.request import moment
+
+log = logging.getLogger(__name__)
+
+
+def close_left_running(
+    connection: psycopg.Connection, leases: Leases, job: str, key: RunKey | None = None
+) -> None:
+    """Close the attempts that history has as running, though nobody is at work on them.
+
+    An attempt that holds its lease is left alone: a backfill beside this run, or another
+    deployment, may be alive. Any other is shut out by the fence as its row is closed, in one
+    transaction: it may be asleep, and must not commit on waking.
+
+    Args:
+        connection: of the jobs' role, not in a transaction.
+        leases: of the job.
+        job: the job's name.
+        key: of the one run to look at; None means all.
+
+    Raises:
+        TransientError: Redis cannot be asked who is alive.
+    """
+    rows = connection.execute(
+        statement(__package__, "left_running"),
+        {
+            "job": job,
+            "deployment": key.deployment if key else None,
+            "run_id": key.run_id if key else None,
+        },
+    ).fetchall()
+    for row, venue_id, token, deployment, run_id, batch, try_number in rows:
+        holder = leases.holder(venue_id)
+        if holder is not None and holder.is_attempt(deployment, run_id, batch, try_number):
+            continue
+        try:
+            close_dead(connection, job, venue_id, token, row)
+        except psycopg.errors.LockNotAvailable:
+            log.warning("venue %s: its last transaction is still open; left as it is", venue_id)
+
+
+def close_dead(
+    connection: psycopg.Connection, job: str, venue_id: Any, token: int, row: int
+) -> None:
+    """Shut a dead attempt out and close its row: one transaction.
+
+    The fence is raised only where it still has the row's token: a living attempt that has drawn a
+    newer one is not robbed.
+    """
+    with connection.transaction():
+        connection.execute(
+            statement(__package__, "raise_fence"),
+            {"job": job, "venue_id": venue_id, "token": token},
+        )
+        connection.execute(statement(__package__, "close_left_running"), {"id": row})
+
+
+def end_runs_left_open(
+    connection: psycopg.Connection, job: Job[Any], runs: list[PlannedRun]
+) -> list[str]:
+    """End in history runs that are over and never had their finish: a timeout, a killed process.
+
+    Their venues that have not ended well get a dead letter.
+
+    Returns:
+        One line a run, for the next summary.
+    """
+    lines = []
+    for run in runs:
+        with connection.transaction():
+            attempts = history.last_attempts(connection, run)
+            names = []
+            for batch in history.load_batches(connection, run):
+                for venue in batch.venues:
+                    attempt = attempts.get(venue.venue_id)
+                    if attempt is None or not attempt.ended_well:
+                        names.append(venue.name)
+                        error = (attempt and attempt.error) or "its run ended before it began"
+                        dead_letters.write_venue(connection, job, run, venue, attempt, error)
+            history.finish_run(connection, run, Outcome.FAILED)
+        done = f"not done: {', '.join(names)}" if names else "all its venues were done"
+        lines.append(f"run {run.run_id} as of {moment(run.as_of)} ended without its finish; {done}")
+    return lines

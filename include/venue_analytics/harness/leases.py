@@ -1,0 +1,325 @@
+"""Leases in Redis: they keep workers out of each other's way.
+
+Correctness does not rest on them: Redis may forget, a holder may sleep past its lease. What may be
+written is decided by the fencing token, in PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from uuid import UUID
+
+from venue_analytics.harness.errors import LeaseLostError, TransientError
+
+if TYPE_CHECKING:
+    import redis
+
+log = logging.getLogger(__name__)
+
+#: How long a lease lasts that nobody renews, and how often a living holder renews it.
+LENGTH = timedelta(seconds=30)
+RENEWAL = timedelta(seconds=10)
+
+#: Gives the text of another holder, or nothing once the lease is ours: it was free, ours already,
+#: or held by the one named as ARGV[3], who may be taken over.
+TAKE = """
+local held = redis.call('GET', KEYS[1])
+if held and held ~= ARGV[1] and held ~= ARGV[3] then return held end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return false
+"""
+#: Gives 1 if the lease is ours for another length; a lease that Redis has forgotten is set again.
+RENEW = """
+local held = redis.call('GET', KEYS[1])
+if held and held ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+#: Gives 1 if the lease was ours and is gone.
+RELEASE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+"""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease, and for which work.
+
+    Attributes:
+        deployment: the Airflow, or the command line's run.
+        run_id: the run.
+        batch: its batch.
+        try_number: the batch's try.
+        as_of: what its results are as of.
+        rules_hash: of the settings that shape the venue's results.
+        process: one process's own mark.
+    """
+
+    deployment: UUID
+    run_id: str
+    batch: int
+    try_number: int
+    as_of: datetime
+    rules_hash: str
+    process: UUID
+
+    @cached_property
+    def text(self) -> str:
+        """It as the lease's value."""
+        return json.dumps(vars(self), default=str, sort_keys=True)
+
+    @classmethod
+    def read(cls, text: str) -> Holder | None:
+        """Read a lease's value; None if it is not one of ours."""
+        try:
+            values = json.loads(text)
+            return cls(
+                UUID(values["deployment"]),
+                values["run_id"],
+                values["batch"],
+                values["try_number"],
+                datetime.fromisoformat(values["as_of"]),
+                values["rules_hash"],
+                UUID(values["process"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def is_attempt(self, deployment: UUID, run_id: str, batch: int, try_number: int) -> bool:
+        """Whether it is that try of that batch."""
+        own = (self.deployment, self.run_id, self.batch, self.try_number)
+        return own == (deployment, run_id, batch, try_number)
+
+    def is_earlier_try_than(self, other: Holder) -> bool:
+        """Whether both are tries of one batch, and this is the earlier: dead, or about to be."""
+        own = (self.deployment, self.run_id, self.batch)
+        return (
+            own == (other.deployment, other.run_id, other.batch)
+            and self.try_number < other.try_number
+        )
+
+    def does_the_work_of(self, other: Holder) -> bool:
+        """Whether its success would be the other's."""
+        return (self.as_of, self.rules_hash) == (other.as_of, other.rules_hash)
+
+    def __str__(self) -> str:
+        """Name it for people."""
+        return f"run {self.run_id}, try {self.try_number} of batch {self.batch}"
+
+
+@dataclass(frozen=True)
+class Held:
+    """Somebody else has the lease; `holder` is None if its value is none of ours."""
+
+    holder: Holder | None
+
+
+class Leases:
+    """The leases of one job: one a venue.
+
+    Every method raises TransientError where Redis cannot be asked.
+    """
+
+    def __init__(self, client: redis.Redis, job: str, *, length: timedelta = LENGTH) -> None:
+        self.length = length
+        self._client = client
+        self._job = job
+        self._milliseconds = round(length.total_seconds() * 1000)
+
+    def ping(self) -> None:
+        """Make sure that Redis answers."""
+        with _reachable():
+            self._client.ping()
+
+    def take(self, wanted: Mapping[UUID, Holder]) -> dict[UUID, Held]:
+        """Take the leases of venues; gives those that somebody else holds.
+
+        An earlier try of the same batch is taken over at once; a later one never is.
+        """
+        held = self._take({venue_id: (holder, holder.text) for venue_id, holder in wanted.items()})
+        earlier = {}
+        for venue_id, text in held.items():
+            other = Holder.read(text)
+            if other is not None and other.is_earlier_try_than(wanted[venue_id]):
+                earlier[venue_id] = (wanted[venue_id], text)
+        still = self._take(earlier)
+        return {
+            venue_id: Held(Holder.read(still.get(venue_id, text)))
+            for venue_id, text in held.items()
+            if venue_id not in earlier or venue_id in still
+        }
+
+    def are_held(self, holders: Mapping[UUID, Holder]) -> dict[UUID, bool]:
+        """Say of each venue whether this holder has its lease."""
+        texts = self._get(holders)
+        return {venue_id: texts[venue_id] == holder.text for venue_id, holder in holders.items()}
+
+    def holder(self, venue_id: UUID) -> Holder | None:
+        """Give who holds a venue's lease; None if nobody of ours does."""
+        text = self._get([venue_id])[venue_id]
+        return Holder.read(text) if text is not None else None
+
+    def renew(self, holders: Mapping[UUID, Holder]) -> dict[UUID, bool]:
+        """Keep leases for another length; False where somebody else has it now."""
+        answers = self._eval(RENEW, {v: (h.text, self._milliseconds) for v, h in holders.items()})
+        return {venue_id: bool(answer) for venue_id, answer in answers.items()}
+
+    def release(self, holders: Mapping[UUID, Holder]) -> None:
+        """Give leases back, those that are still ours."""
+        self._eval(RELEASE, {venue_id: (holder.text,) for venue_id, holder in holders.items()})
+
+    def _take(self, wanted: Mapping[UUID, tuple[Holder, str]]) -> dict[UUID, str]:
+        arguments = {
+            venue_id: (holder.text, self._milliseconds, instead_of)
+            for venue_id, (holder, instead_of) in wanted.items()
+        }
+        answers = self._eval(TAKE, arguments)
+        return {venue_id: _text(held) for venue_id, held in answers.items() if held is not None}
+
+    def _key(self, venue_id: UUID) -> str:
+        return f"venue_analytics:lease:{self._job}:{venue_id}"
+
+    def _get(self, venue_ids: Iterable[UUID]) -> dict[UUID, str | None]:
+        ids = list(venue_ids)
+        with _reachable(), self._client.pipeline(transaction=False) as pipeline:
+            for venue_id in ids:
+                pipeline.get(self._key(venue_id))
+            answers = pipeline.execute()
+        return {
+            venue_id: None if answer is None else _text(answer)
+            for venue_id, answer in zip(ids, answers, strict=True)
+        }
+
+    def _eval(self, script: str, arguments: Mapping[UUID, tuple[Any, ...]]) -> dict[UUID, Any]:
+        if not arguments:
+            return {}
+        with _reachable(), self._client.pipeline(transaction=False) as pipeline:
+            for venue_id, values in arguments.items():
+                pipeline.eval(script, 1, self._key(venue_id), *values)
+            return dict(zip(arguments, pipeline.execute(), strict=True))
+
+
+class LeaseKeeper:
+    """Renews the leases that are in it, in a thread that lives on while a query runs.
+
+    Used as a context; what is still in it at the end is given back.
+    """
+
+    def __init__(self, leases: Leases, *, every: timedelta = RENEWAL) -> None:
+        self._leases = leases
+        self._every = every.total_seconds()
+        self._kept: dict[UUID, Holder] = {}
+        # the moment until which, by this process's clock, Redis has promised the lease
+        self._until: dict[UUID, float] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(
+            target=self._keep_renewing, name="lease renewal", daemon=True
+        )
+
+    def __enter__(self) -> Self:
+        """Begin to renew."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give back what is left, and stop."""
+        self._stop.set()
+        self._thread.join()
+        self.give_back(list(self._kept))
+
+    def take(self, wanted: Mapping[UUID, Holder]) -> dict[UUID, Held]:
+        """Take leases and keep them; gives those that somebody else holds."""
+        began = time.monotonic()
+        held = self._leases.take(wanted)
+        with self._lock:
+            for venue_id, holder in wanted.items():
+                if venue_id not in held:
+                    self._kept[venue_id] = holder
+                    self._until[venue_id] = began + self._leases.length.total_seconds()
+        return held
+
+    def are_held(self, holders: Mapping[UUID, Holder]) -> dict[UUID, bool]:
+        """Ask Redis which of these leases are still ours."""
+        return self._leases.are_held(holders)
+
+    def check(self, venue_id: UUID) -> None:
+        """Make sure that no transaction is opened on a lease that is lost.
+
+        Raises:
+            LeaseLostError: somebody else has it.
+            TransientError: it has run out, and Redis cannot be asked for it.
+        """
+        with self._lock:
+            holder = self._kept.get(venue_id)
+            has_run_out = time.monotonic() >= self._until.get(venue_id, 0)
+        if holder is not None and has_run_out:
+            self._renew({venue_id: holder})
+            holder = self._kept.get(venue_id)
+        if holder is None:
+            raise LeaseLostError("its lease is lost: another attempt has taken over")
+
+    def give_back(self, venue_ids: Iterable[UUID]) -> None:
+        """Give leases back; one that cannot be runs out by itself."""
+        with self._lock:
+            kept = {v: self._kept.pop(v) for v in venue_ids if v in self._kept}
+            for venue_id in kept:
+                del self._until[venue_id]
+        try:
+            self._leases.release(kept)
+        except TransientError as error:
+            log.warning("%d leases run out by themselves: %s", len(kept), error)
+
+    def _keep_renewing(self) -> None:
+        while not self._stop.wait(self._every):
+            with self._lock:
+                kept = dict(self._kept)
+            try:
+                self._renew(kept)
+            except TransientError as error:
+                log.warning("leases were not renewed: %s", error)
+
+    def _renew(self, kept: Mapping[UUID, Holder]) -> None:
+        until = time.monotonic() + self._leases.length.total_seconds()
+        ours = self._leases.renew(kept)
+        with self._lock:
+            for venue_id, is_ours in ours.items():
+                if venue_id in self._kept:
+                    self._until[venue_id] = until
+                    if not is_ours:
+                        log.warning("the lease of venue %s is somebody else's now", venue_id)
+                        del self._kept[venue_id], self._until[venue_id]
+            given_back = {v: h for v, h in kept.items() if v not in self._kept}
+        # what was given back while it was renewed has just been set again
+        self._leases.release(given_back)
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    import redis  # here: a quarter of a second, which a DAG file's parsing does not need
+
+    try:
+        yield
+    except redis.RedisError as error:
+        text = " ".join(str(error).split())
+        raise TransientError(f"Redis cannot be asked: {text} ({type(error).__name__})") from None
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -1,0 +1,54 @@
+-- One row: what stands of a venue under its locked fence: the latest success by token (for a job
+-- that keeps every date, the latest for this as_of), the latest plan that made that very result or
+-- found it done, the checkpoint of unfinished work, and whether the run has been planned anew.
+SELECT
+    clock_timestamp() AS asked_at,
+    latest.as_of AS done_as_of,
+    latest.rules_hash AS done_rules_hash,
+    latest.run AS done_by_run,
+    latest.batch AS done_by_batch,
+    latest.round AS done_in_round,
+    (
+        SELECT max(w.plan_number) FROM jobs.venue_run AS w
+        WHERE
+            w.job = %(job)s
+            AND w.venue_id = %(venue_id)s
+            AND w.as_of = latest.as_of
+            AND w.rules_hash = latest.rules_hash
+            AND w.outcome IN ('succeeded', 'skipped')
+    ) AS done_for_plan,
+    c.as_of AS begun_as_of,
+    c.rules_hash AS begun_rules_hash,
+    c.round AS begun_round,
+    c.plan_number AS begun_plan_number,
+    c.step AS begun_step,
+    c.cursor AS begun_cursor,
+    (
+        SELECT count(*) > 0 FROM jobs.run AS own
+        INNER JOIN jobs.run AS later
+            ON
+                own.deployment = later.deployment
+                AND own.job = later.job
+                AND own.run_id = later.run_id
+                AND own.plan_try < later.plan_try
+        WHERE own.id = %(run)s
+    ) AS planned_anew
+FROM (VALUES (1)) AS one (row)
+LEFT JOIN LATERAL ( -- noqa: ST05
+    SELECT
+        r.as_of,
+        r.rules_hash,
+        r.run,
+        r.batch,
+        r.round
+    FROM jobs.venue_run AS r
+    WHERE
+        r.job = %(job)s
+        AND r.venue_id = %(venue_id)s
+        AND r.token IS NOT NULL
+        AND r.outcome = 'succeeded'
+        AND (NOT %(keeps_every_date)s OR r.as_of = %(as_of)s)
+    ORDER BY r.token DESC
+    LIMIT 1
+) AS latest ON TRUE
+LEFT JOIN jobs.checkpoint AS c ON c.job = %(job)s AND c.venue_id = %(venue_id)s;

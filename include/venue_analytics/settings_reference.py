@@ -1,0 +1,115 @@
+"""The reference of every setting, docs/settings.md, written from the models.
+
+`python -m venue_analytics.settings_reference` (or `make docs`) writes it anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from venue_analytics.harness import JobSettings
+from venue_analytics.jobs import JOBS
+
+PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
+
+INTRODUCTION = """\
+<!-- Written by `make docs` from the models of the settings; edit those. -->
+# Settings
+
+Each job has one Airflow Variable, named as the job: a JSON object. What it leaves out has its
+default. Edit it in the UI under *Admin → Variables*. Where the environment of Airflow's processes
+has `AIRFLOW_VAR_` and the job's name in capitals, that counts, and the UI does not show it.
+
+```json
+{"cron": "30 4 * * *", "timezone": "Europe/Berlin", "pool": "venue_analytics"}
+```
+
+**When an edit holds.** The schedule follows within about 30 seconds, the rest with the next run: a
+run keeps the settings that it was planned with. To give an edit to a run that has begun, clear its
+`plan` with all that follows. Retries, timeout, pool and parallelism are Airflow's: they follow the
+edit, save that tasks already made keep their number of retries.
+
+**What is not allowed** is refused as a whole: a name that is no setting or stands twice, a value of
+another type (`"3"` and `true` are no numbers) or out of range, malformed JSON. The DAG then stays
+in the UI, on its default schedule and with the tag `settings-fault`; its docs and the log of `plan`
+say what is wrong and what is allowed, in one line a fault. No run passes `plan` until it is mended.
+To check before you save:
+
+```sh
+python -m venue_analytics check-settings                                # what holds now
+python -m venue_analytics check-settings --file airflow_settings.yaml   # what a file would set
+```
+
+**One venue may differ** in the settings marked so below. Name it by its id; all its settings
+together must be allowed:
+
+```json
+{"vip_min_total": 12, "venues": {"10000000-0000-4000-8000-000000000001": {"vip_min_total": 13}}}
+```
+"""
+
+
+def reference() -> str:
+    """Give the page: what all jobs have in common, then a table a job."""
+    common = _fields(JobSettings)
+    parts = [INTRODUCTION, "## Common to all jobs\n", *_table(common)]
+    for job in JOBS.values():
+        fields = _fields(job.settings)
+        parts.append(f"\n## {job.name}\n")
+        if other := [n for n in common if fields[n]["default"] != common[n]["default"]]:
+            defaults = ", ".join(f"`{n}` = `{json.dumps(fields[n]['default'])}`" for n in other)
+            parts.append(f"Its own defaults of the common settings: {defaults}.\n")
+        parts += _table({n: field for n, field in fields.items() if n not in common})
+    return "\n".join(parts) + "\n"
+
+
+def allowed(field: Mapping[str, Any]) -> str:
+    """Say what a setting may be: what its model says, else what follows from type and bounds.
+
+    Args:
+        field: its JSON schema.
+
+    Raises:
+        ValueError: none of these says.
+    """
+    if said := field.get("allowed"):
+        return str(said)
+    if alternatives := field.get("anyOf"):
+        return ", or ".join(allowed(alternative) for alternative in alternatives)
+    match field:
+        case {"type": "null"}:
+            return "null"
+        case {"type": "boolean"}:
+            return "true or false"
+        case {"minimum": least, "maximum": most}:
+            return f"{least} to {most}"
+        case {"minLength": least, "maxLength": most}:
+            return f"{least} to {most} characters"
+    raise ValueError(f"setting {field}: needs bounds on both sides, or a mark that says 'allowed'")
+
+
+def _fields(settings: type[JobSettings]) -> dict[str, dict[str, Any]]:
+    fields: dict[str, dict[str, Any]] = settings.model_json_schema()["properties"]
+    return fields
+
+
+def _table(fields: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
+    yield "| setting | unit | default | range | may differ by venue | meaning |"
+    yield "|---|---|---|---|---|---|"
+    for name, field in fields.items():
+        cells = (
+            f"`{name}`",
+            field["unit"],
+            f"`{json.dumps(field['default'])}`",
+            allowed(field),
+            "yes" if field.get("per_venue") else "",
+            field["description"],
+        )
+        yield f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(reference(), encoding="utf-8")
