@@ -1,0 +1,62 @@
+"""Workers for the tests of dying processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.conftest import Database
+from tests.harness import three_steps
+from tests.harness.faults.worker import FORKED, Order, Worker
+from tests.harness.simple_venues import ARENA, BALLROOM, fill
+
+ROOT = str(Path(__file__).parents[3])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def workers_can_import_the_tests() -> Iterator[None]:
+    """Let the process that workers are forked from find the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT)
+        patch.setenv("PYTHONPATH", ROOT, prepend=os.pathsep)
+        FORKED.set_forkserver_preload(
+            [
+                "pytest",
+                "redis",
+                "tests.harness.faults.worker",
+                "tests.harness.three_steps",
+                "venue_analytics.jobs.rfm_scoring",
+            ]
+        )
+        yield
+
+
+@pytest.fixture
+def new_worker() -> Iterator[Callable[[Order], Worker]]:
+    """Make workers, none of which outlives the test."""
+    made: list[Worker] = []
+
+    def make(order: Order) -> Worker:
+        worker = Worker(order)
+        made.append(worker)
+        return worker
+
+    yield make
+    for worker in made:
+        worker.clear_away()
+
+
+@pytest.fixture
+def two_venues(new_database: Callable[[str | None], Database]) -> Callable[[], Database]:
+    """Make databases that hold two venues of one tenant, and the tables of the three steps."""
+
+    def make() -> Database:
+        database = new_database("simple")
+        with database.superuser() as superuser:
+            fill(superuser, (ARENA, BALLROOM))
+            superuser.execute(three_steps.TABLES)
+        return database
+
+    return make

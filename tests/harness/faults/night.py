@@ -1,0 +1,174 @@
+"""A night of one job over a few venues, in one batch: planned, tried, finished, looked at."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import namedtuple_row
+from tests.conftest import Database
+from tests.harness import three_steps
+from tests.harness.faults.wires import Wires
+from tests.harness.faults.worker import Order
+
+from venue_analytics.harness import Job, JobSettings, dead_letters, history
+from venue_analytics.harness.finish import finish_run
+from venue_analytics.harness.history import RunKey
+from venue_analytics.harness.leases import LENGTH, RENEWAL, Leases
+from venue_analytics.harness.plan import plan_run
+from venue_analytics.harness.redis_server import RedisAddress
+from venue_analytics.harness.request import RunRequest
+
+AS_OF = datetime(2026, 3, 1, 2, tzinfo=UTC)
+#: What each job keeps: every column is a function of source, settings and as_of.
+KEPT = {
+    "rfm_scoring": ("customer_rfm_state", "venue_rfm_state", "customer_segments"),
+    "three_steps": three_steps.RESULTS,
+}
+
+
+@dataclass(frozen=True)
+class Night:
+    """One run of a job, of a deployment of its own."""
+
+    database: Database
+    order: Order
+
+    @classmethod
+    def plan(
+        cls,
+        database: Database,
+        redis_uri: str,
+        job: Job[Any],
+        *,
+        as_of: datetime = AS_OF,
+        settings: JobSettings | None = None,
+        lease: timedelta = LENGTH,
+        renew_every: timedelta = RENEWAL,
+    ) -> Night:
+        """Plan all venues of the source into one batch."""
+        settings = settings or job.settings(max_tasks=1)
+        key = RunKey(uuid4(), job.name, "a night")
+        with (
+            RedisAddress.parse(redis_uri, name="the test's Redis").client() as client,
+            database.jobs() as connection,
+        ):
+            leases = Leases(client, job.name)
+            run = plan_run(connection, leases, job, key, settings, RunRequest(), as_of=as_of)
+            (batch,) = history.load_batches(connection, run)
+        uri = database.uri("analytics_jobs")
+        return cls(
+            database, Order(uri, redis_uri, job, run, batch, settings, 1, lease, renew_every)
+        )
+
+    def through(self, wires: Wires) -> Order:
+        """Give the first try's order, by way of wires."""
+        return replace(self.order, database_uri=wires.database_uri, redis_uri=wires.redis_uri)
+
+    def do(self, try_number: int = 1, *, job: Job[Any] | None = None, **options: Any) -> list[str]:
+        """Do a try in this process; gives the failures in words."""
+        order = replace(self.order, try_number=try_number, job=job or self.order.job)
+        return order.do(**options)
+
+    def finish(self) -> list[str]:
+        """Finish the run; gives what was not done."""
+        address = RedisAddress.parse(self.order.redis_uri, name="the test's Redis")
+        with address.client() as client, self.database.jobs() as connection:
+            leases = Leases(client, self.order.job.name)
+            return finish_run(connection, leases, self.order.job, self.order.run)
+
+    def attempts(self) -> list[Any]:
+        """Give history's rows of all runs of the job, in the order in which they were written."""
+        with (
+            self.database.superuser() as connection,
+            connection.cursor(row_factory=namedtuple_row) as cursor,
+        ):
+            return cursor.execute(
+                "SELECT r.*, r.run = %s AS own FROM jobs.venue_run AS r "
+                "WHERE r.job = %s ORDER BY r.id",
+                [self.order.run.id, self.order.job.name],
+            ).fetchall()
+
+    def outcomes(self, venue: str = "Arena") -> list[str]:
+        """Give how this run's attempts at a venue ended, with the reason if there is one."""
+        return [
+            f"{row.outcome}: {row.reason}" if row.reason else row.outcome
+            for row in self.attempts()
+            if row.own and row.venue_name == venue
+        ]
+
+    def kept(self) -> dict[str, list[str]]:
+        """Give what the job keeps, row by row."""
+        with self.database.superuser() as connection:
+            return {name: _rows(connection, name) for name in KEPT[self.order.job.name]}
+
+    def faults(self) -> list[str]:
+        """Say what is wrong after a night that has ended well; nothing, as it should be."""
+        faults = []
+        rows = self.attempts()
+        for (name, as_of, rules), times in Counter(
+            (row.venue_name, row.as_of, row.rules_hash)
+            for row in rows
+            if row.outcome == "succeeded"
+        ).items():
+            if times > 1:
+                faults.append(f"{name} as of {as_of} by {rules} succeeded {times} times")
+        faults += [f"{row.venue_name} is still running" for row in rows if row.outcome == "running"]
+        if self.order.job.name == "three_steps":
+            faults += [f"step done {times} times: {step}" for step, times in self._walked().items()]
+        address = RedisAddress.parse(self.order.redis_uri, name="the test's Redis")
+        with address.client() as client:
+            faults += [f"left in Redis: {key!r}" for key in client.keys("*lease*")]
+        with self.database.jobs() as connection:
+            faults += [f"open letter: {letter.error}" for letter in dead_letters.find(connection)]
+        return faults
+
+    def _walked(self) -> dict[str, int]:
+        """Give the steps that did not run just once, for a night or any other."""
+        with self.database.superuser() as connection:
+            steps = connection.execute(
+                "SELECT format('%s %s of %s as of %s', w.step, w.piece, w.venue_id, w.as_of), "
+                "count(*) FROM walk AS w GROUP BY 1 HAVING count(*) <> 1"
+            ).fetchall()
+        return dict(steps)
+
+
+def wait_until(holds: Callable[[], object], *, within: float) -> float:
+    """Look until something holds; gives the seconds that it took.
+
+    Args:
+        holds: what is looked at.
+        within: seconds.
+    """
+    began = time.monotonic()
+    while not holds():
+        assert time.monotonic() - began < within, f"not within {within} s"
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
+def tokens_that_do_not_rise(rows: list[Any]) -> list[str]:
+    """Name the attempts whose fencing token is not above that of the attempt before."""
+    faults = []
+    highest: dict[str, int] = {}
+    for row in rows:
+        if row.token is None:
+            continue
+        if row.token <= highest.get(row.venue_name, 0):
+            faults.append(f"{row.venue_name}: token {row.token} after {highest[row.venue_name]}")
+        highest[row.venue_name] = row.token
+    return faults
+
+
+def _rows(connection: psycopg.Connection, table: str) -> list[str]:
+    rows = connection.execute(
+        sql.SQL("SELECT t::text FROM {} AS t ORDER BY 1").format(sql.Identifier(table))
+    )
+    return [row for (row,) in rows]

@@ -1,0 +1,78 @@
+"""The job of three steps, with something that happens inside one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from tests.harness.simple_venues import ARENA
+from tests.harness.three_steps import THREE_STEPS, Run, count, publish, rank
+
+from venue_analytics.harness import Job
+
+NAP = """
+CREATE TABLE nap (seconds double precision);
+INSERT INTO nap VALUES (60);
+GRANT SELECT ON nap TO analytics_jobs;
+"""
+
+
+def rank_after_a_nap(run: Run) -> None:
+    """Sleep on the server for as long as the table says, having begun to write."""
+    run.connection.execute(
+        "INSERT INTO ranked SELECT tenant_id, venue_id, customer_id, 0 FROM counted "
+        "WHERE venue_id = %s ON CONFLICT DO NOTHING",
+        [run.venue.venue_id],
+    )
+    run.connection.execute("SELECT pg_sleep(seconds) FROM nap")
+    rank(run)
+
+
+#: Its second step is a long query.
+NAPPING = replace(THREE_STEPS, steps=(count, rank_after_a_nap, publish))
+
+
+def napping(superuser: psycopg.Connection) -> list[int]:
+    """Give the server's processes that are at the long query."""
+    rows = superuser.execute(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
+        "AND state = 'active' AND query LIKE 'SELECT pg_sleep(seconds)%'"
+    )
+    return [pid for (pid,) in rows]
+
+
+def once(act: Callable[[Run], object], *, step: int = 0) -> Job[Any]:
+    """Give the job of three steps, in which something happens once.
+
+    It happens in the given step of the first venue, before its transaction commits. Each step sees
+    to it that it is the only one at work on its venue.
+    """
+    happened: list[Run] = []
+
+    def watched(number: int, do: Callable[[Run], Any]) -> Callable[[Run], Any]:
+        def do_watched(run: Run) -> Any:
+            _be_the_only_writer(run)
+            end = do(run)
+            if number == step and run.venue.venue_id == ARENA.venue_id and not happened:
+                happened.append(run)
+                act(run)
+            return end
+
+        return do_watched
+
+    return replace(
+        THREE_STEPS, steps=tuple(watched(at, do) for at, do in enumerate(THREE_STEPS.steps))
+    )
+
+
+def _be_the_only_writer(run: Run) -> None:
+    row = run.connection.execute(
+        sql.SQL("SELECT pg_try_advisory_xact_lock(hashtextextended({}, 0))").format(
+            sql.Literal(str(run.venue.venue_id))
+        )
+    ).fetchone()
+    if row != (True,):
+        raise RuntimeError("two writers at once")

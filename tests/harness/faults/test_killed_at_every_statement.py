@@ -1,0 +1,136 @@
+"""`kill -9` at every message that a worker sends: after the retry nothing tells of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+from psycopg import sql
+from tests.conftest import Database
+from tests.harness.faults.night import KEPT, Night
+from tests.harness.faults.wires import Message, Wires
+from tests.harness.faults.worker import Worker
+from tests.harness.three_steps import THREE_STEPS
+
+from venue_analytics.demo.servers import ValkeyServer
+from venue_analytics.harness import Job
+from venue_analytics.jobs.rfm_scoring import RFM_SCORING
+
+pytestmark = [
+    pytest.mark.parametrize("postgres", [18], indirect=True, ids=["postgres18"]),
+    pytest.mark.fault("killed-in-mid-run"),
+]
+
+HISTORY = ("jobs.venue_run", "jobs.checkpoint", "jobs.dead_letter", "jobs.batch", "jobs.run")
+#: What must be among the messages at which the worker is killed: once, and once a venue.
+OF_THE_BATCH = (
+    "UPDATE jobs.batch SET round",
+    "UPDATE jobs.batch SET ended_well_at_clear",
+    "close the connection",
+)
+OF_EACH_VENUE = (
+    "redis: take lease",
+    "INSERT INTO jobs.fence",
+    "redis: GET",
+    "INSERT INTO jobs.venue_run",
+    "BEGIN",
+    "SELECT jobs.enter",
+    "LEFT JOIN jobs.checkpoint",
+    "UPDATE jobs.venue_run SET outcome",
+    "DELETE FROM jobs.checkpoint",
+    "UPDATE jobs.dead_letter",
+    "COMMIT",
+    "redis: release lease",
+)
+OF_THIS_JOB = {
+    "rfm_scoring": (
+        "INSERT INTO public.venue_rfm_state",
+        "public.customer_rfm_state",
+        "INSERT INTO public.customer_segments",
+        "UPDATE public.venue_rfm_state SET as_of",
+    ),
+    "three_steps": (
+        "INSERT INTO walk",
+        "INSERT INTO counted",
+        "INSERT INTO ranked",
+        "INSERT INTO published",
+        "INSERT INTO jobs.checkpoint",
+    ),
+}
+
+
+@pytest.mark.parametrize("answered", [False, True], ids=["unsent", "unanswered"])
+@pytest.mark.parametrize("job", [RFM_SCORING, THREE_STEPS], ids=lambda job: job.name)
+def test_a_worker_may_be_killed_at_any_message(
+    job: Job[Any],
+    answered: bool,
+    two_venues: Callable[[], Database],
+    redis_client: redis.Redis,
+    valkey: ValkeyServer,
+    new_worker: Callable[..., Worker],
+) -> None:
+    database = two_venues()
+    faults: list[str] = []
+    with database.superuser() as superuser:
+        undisturbed, sent = _run_undisturbed(
+            superuser, redis_client, database, valkey, job, new_worker
+        )
+        texts = [message.text for message in sent]
+        for times, kinds in ((1, OF_THE_BATCH), (2, OF_EACH_VENUE + OF_THIS_JOB[job.name])):
+            for kind in kinds:
+                count = sum(kind in text for text in texts)
+                assert count >= times, f"{kind} was sent {count} times: {texts}"
+        # nothing answers the last one, which closes the connection
+        for message in sent[:-1] if answered else sent:
+            _empty(superuser, redis_client, job)
+            night = Night.plan(database, valkey.uri, job)
+            with Wires(database, valkey.port) as wires:
+                worker = new_worker(night.through(wires))
+                number = message.number
+                wires.cut_at(lambda m, n=number: m.number == n, worker.kill, answered=answered)
+                worker.start()
+                exit_code = worker.exit_code()
+                found = [] if exit_code == -9 else [f"the worker ended with {exit_code}"]
+                if wires.messages != sent[:number]:
+                    found.append(f"the worker had sent {wires.messages[-1]}")
+            worker.clear_away()
+            found += night.do(try_number=2) + night.finish() + night.faults()
+            if night.kept() != undisturbed:
+                found.append(f"kept: {night.kept()}")
+            faults += [f"killed at {message}: {fault}" for fault in found]
+    assert not faults, "\n".join(faults)
+
+
+def _run_undisturbed(
+    superuser: psycopg.Connection,
+    redis_client: redis.Redis,
+    database: Database,
+    valkey: ValkeyServer,
+    job: Job[Any],
+    new_worker: Callable[..., Worker],
+) -> tuple[dict[str, list[str]], list[Message]]:
+    _empty(superuser, redis_client, job)
+    night = Night.plan(database, valkey.uri, job)
+    with Wires(database, valkey.port) as wires:
+        worker = new_worker(night.through(wires))
+        worker.start()
+        assert worker.answer() == []
+    assert night.finish() == []
+    assert night.faults() == []
+    kept = night.kept()
+    assert all(kept.values())
+    return kept, wires.messages
+
+
+def _empty(superuser: psycopg.Connection, redis_client: redis.Redis, job: Job[Any]) -> None:
+    """Take results, history and leases away; the source and the fences stay."""
+    redis_client.flushall()
+    tables = [*HISTORY, *KEPT[job.name], "walk"]
+    superuser.execute(
+        sql.SQL("; ").join(
+            sql.SQL("DELETE FROM {}").format(sql.Identifier(*table.split("."))) for table in tables
+        )
+    )
