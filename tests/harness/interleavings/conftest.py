@@ -1,0 +1,102 @@
+"""The servers of the worlds, and the harness's processes stopped before each move."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import cache
+from importlib.resources import files
+
+import psycopg
+import pytest
+from psycopg import sql
+from tests.harness.interleavings.processes import (
+    RESULTS,
+    VENUES,
+    WatchedConnection,
+    WatchedCursor,
+    WatchedWork,
+    watched_clock,
+)
+from tests.harness.interleavings.world import Servers
+
+from venue_analytics.database import statements
+from venue_analytics.demo.servers import PostgresServer, ValkeyServer
+from venue_analytics.harness import history, leases, plan, process
+from venue_analytics.harness.redis_server import RedisAddress
+from venue_analytics.harness.venues import FoundVenues
+
+HARNESS = "venue_analytics.harness"
+DATABASE = "interleavings"
+#: Nothing waits for a lock, but where that is what goes wrong.
+LOCK_TIMEOUT_MS = 100
+
+
+@cache
+def name_of(text: str) -> str | None:
+    """Say which of the harness's statements this is, as it stands now."""
+    folder = files(HARNESS).joinpath("sql")
+    names = (path.name.removesuffix(".sql") for path in folder.iterdir())
+    return next((n for n in names if statements.statement(HARNESS, n) == text), None)
+
+
+@pytest.fixture(scope="session")
+def database(postgres: PostgresServer, template: Callable[[str], str]) -> str:
+    """A database for all worlds: each has a job of its own."""
+    with psycopg.connect(postgres.superuser_uri(), autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER analytics_owner").format(
+                sql.Identifier(DATABASE), sql.Identifier(template("simple"))
+            )
+        )
+    with psycopg.connect(postgres.superuser_uri(DATABASE), autocommit=True) as connection:
+        connection.execute(RESULTS)
+    return DATABASE
+
+
+@pytest.fixture(scope="session")
+def servers(postgres: PostgresServer, valkey: ValkeyServer, database: str) -> Iterator[Servers]:
+    """What the processes of all worlds share."""
+    pool: list[WatchedConnection] = []
+
+    def connect() -> WatchedConnection:
+        connection = WatchedConnection.connect(
+            postgres.uri(database, "analytics_jobs"),
+            options=f"-c timezone=UTC -c role=analytics_jobs -c lock_timeout={LOCK_TIMEOUT_MS} "
+            "-c synchronous_commit=off",
+            autocommit=True,
+            cursor_factory=WatchedCursor,
+        )
+        connection.pool = pool
+        connection.name_of = name_of
+        return connection
+
+    with (
+        psycopg.connect(
+            postgres.superuser_uri(database), autocommit=True, options="-c timezone=UTC"
+        ) as observer,
+        RedisAddress.parse(valkey.uri, name="the test's Redis").client() as client,
+    ):
+        yield Servers(observer, connect, pool, client)
+    for connection in pool:
+        connection.cut()
+
+
+@pytest.fixture(autouse=True)
+def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have the harness's processes stop before each move; signals and clocks are the world's."""
+    monkeypatch.setattr(process, "_BatchWork", WatchedWork)
+    monkeypatch.setattr(process, "stopped_by_sigterm", nullcontext)
+    monkeypatch.setattr(process, "time", watched_clock())
+    monkeypatch.setattr(leases, "time", watched_clock())
+    # the source and what a venue took last time: the same in every episode
+    monkeypatch.setattr(
+        plan,
+        "find_venues",
+        lambda *_: FoundVenues(list(VENUES), frozenset(v.venue_id for v in VENUES), []),
+    )
+    monkeypatch.setattr(history, "last_durations", lambda *_: {})
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)

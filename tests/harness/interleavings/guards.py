@@ -1,0 +1,378 @@
+"""Each guard of the protocol, and how it is taken out of the harness's own code.
+
+A cut replaces a text of a function's source, of a .sql file, or of a constant; a text that is not
+there exactly once fails, so that no cut goes stale unnoticed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from tests.harness.interleavings.scenarios import (
+    A1,
+    B1,
+    COMMAND_LINE,
+    FORCED,
+    OLD,
+    RULES2,
+    RULES2_1,
+    TWO,
+    A,
+    B,
+    Scenario,
+)
+from tests.harness.interleavings.world import BatchState, RunState
+
+from venue_analytics.database import statements
+from venue_analytics.harness import attempts, finish, leases, process, standing, steps
+from venue_analytics.harness.leases import Holder
+from venue_analytics.harness.process import _BatchWork
+
+HARNESS = "venue_analytics.harness"
+Changes = tuple[tuple[str, str], ...]
+
+
+class Cut(Protocol):
+    """Takes a part of a guard out."""
+
+    def make(self, monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+        """Take it out; a directory of the test's own is there for changed files."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """Changes the source of a function, here or where else it is known by its name."""
+
+    function: Callable[..., Any]
+    owner: Any
+    changes: Changes
+    ending: str = ""
+
+    def make(self, monkeypatch: pytest.MonkeyPatch, _: Path) -> None:
+        source = _changed(textwrap.dedent(inspect.getsource(self.function)), self.changes)
+        flags = annotations.compiler_flag
+        made: dict[str, Any] = {}
+        code = compile(source + self.ending, f"<{self.function.__name__}, cut>", "exec", flags)
+        exec(code, self.function.__globals__, made)  # noqa: S102  this is what a cut is
+        monkeypatch.setattr(self.owner, self.function.__name__, made[self.function.__name__])
+
+
+@dataclass(frozen=True)
+class Sql:
+    """Changes a statement."""
+
+    name: str
+    changes: Changes
+
+    def make(self, monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+        if not (directory / "sql").exists():
+            shutil.copytree(str(files(HARNESS).joinpath("sql")), directory / "sql")
+        file = directory / "sql" / f"{self.name}.sql"
+        file.write_text(_changed(file.read_text(), self.changes))
+        monkeypatch.setattr(
+            statements,
+            "files",
+            lambda package: directory if package == HARNESS else files(package),
+        )
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Changes the text of a module's constant."""
+
+    module: Any
+    name: str
+    changes: Changes
+
+    def make(self, monkeypatch: pytest.MonkeyPatch, _: Path) -> None:
+        text = _changed(getattr(self.module, self.name), self.changes)
+        monkeypatch.setattr(self.module, self.name, text)
+
+
+def _changed(text: str, changes: Changes) -> str:
+    for old, new in changes:
+        if text.count(old) != 1:
+            raise LookupError(f"{text.count(old)} times, and not once, in\n{text}\nis\n{old}")
+        text = text.replace(old, new)
+    return text
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A guard, and what breaks without it.
+
+    Attributes:
+        name: as the model has it.
+        says: what it says.
+        cuts: what takes it out.
+        scenario: where that shows.
+        breaks: the properties of which one breaks; others are not looked at.
+        clear_number_of: what a batch's try is told as the clear number, if that is the cut.
+    """
+
+    name: str
+    says: str
+    cuts: tuple[Cut, ...]
+    scenario: Scenario
+    breaks: frozenset[str]
+    clear_number_of: Callable[[RunState, BatchState], int] | None = None
+
+
+def _guard(
+    name: str, says: str, scenario: Scenario, breaks: str, *cuts: Cut, **options: Any
+) -> Guard:
+    return Guard(name, says, cuts, scenario, frozenset(breaks.split()), **options)
+
+
+PLANNED_ANEW = Code(attempts.standing, attempts, (('if row["planned_anew"]:', "if False:"),))
+TWO_KEA = Scenario("two deployments", (A, B), 1, 2, "KEA", once=True)
+TWO_K = replace(TWO_KEA, faults=1, fault_kinds="K")
+TWO_KZ = replace(TWO_KEA, fault_kinds="KZ")
+THREE = (A, B, COMMAND_LINE)
+ONE = Scenario("one run", (A,), 1, 1, "KZ", 1, "s", once=True)
+RULES = Scenario("other rules beside", (A1, RULES2), 1, 1, "KE")
+DO_STEPS = (steps.do_steps, process)
+CLOSE_IN_COMMIT = ("close(connection, job, attempt, end)\n                return end", "break")
+LOCK_ALONE = """set_config('app.current_tenant_id', %(tenant_id)s::uuid::text, TRUE)
+FROM jobs.fence AS f WHERE f.job = %(job)s AND f.venue_id = %(venue_id)s FOR UPDATE"""
+GIVE_BACK = "self._keeper.give_back([attempt.venue.venue_id for attempt in together])"
+CLOSE_LATE = """
+    for attempt in together:
+        if late := vars(attempt).pop('late', None):
+            attempts.close(self.connection, self._job, attempt, late)"""
+ASK_BEFORE = """for asking in together:
+            asking.asked = attempts.standing(self.connection, self._job, asking)
+        """
+REASON = (standing.reason_to_skip, attempts)
+
+GUARDS = (
+    _guard(
+        "clear_number",
+        "a batch is opened again only if somebody has cleared it since its good end",
+        replace(ONE, clicks=0, fault_kinds="K"),
+        "P3 P4",
+        Sql(
+            "open_round",
+            (
+                (
+                    "coalesce(%(clear_number)s > ended_well_at_clear, FALSE)",
+                    "(ended_well_at_clear IS NOT NULL AND %(clear_number)s IS NOT NULL)",
+                ),
+            ),
+        ),
+    ),
+    _guard(
+        "rounds",
+        "a clear is known by its number, and not by max_tries having grown",
+        replace(ONE, runs=(TWO,), faults=0),
+        "P4",
+        clear_number_of=lambda _, batch: batch.max_tries,
+    ),
+    _guard(
+        "fresh_round",
+        "after a clear, and under force, only a success of this batch and round counts",
+        Scenario("two deployments, a click", (A, B1), 1, 0, "", 1, "s"),
+        "P4",
+        Code(
+            *REASON,
+            (
+                ("and done.round >= work.round", ""),
+                ("if is_own or anybody_counts", "if not work.force"),
+            ),
+        ),
+    ),
+    _guard(
+        "rules_order",
+        "of two rules for one night, those of the later plan stand",
+        RULES,
+        "P2",
+        Code(*REASON, (("if is_newer or has_later_rules:", "if is_newer:"),)),
+    ),
+    _guard(
+        "newer",
+        "an older night does not replace a newer one",
+        Scenario("older backfill beside", (A1, OLD), 1, 1, "KZE", once=True),
+        "P2 P6",
+        Code(*REASON, (("if is_newer or has_later_rules:", "if False:"),)),
+    ),
+    _guard(
+        "ckpt_blocks",
+        "while unfinished other work lies over a success, nothing counts as done",
+        Scenario(
+            "two steps, forced, other deployment",
+            (A1, B1, replace(FORCED, tries=1)),
+            2,
+            1,
+            "T",
+            fault_rate=150,
+        ),
+        "P2",
+        Code(*REASON, (("if checkpoint is not None and", "if False and"),)),
+    ),
+    _guard(
+        "ckpt_tag",
+        "only unfinished work of the same night, rules and round is resumed",
+        Scenario("two steps, other rules", (A1, RULES2_1), 2, 2, "KE", 1, "f"),
+        "P5",
+        Code(standing.can_resume, attempts, (("is not None and (", "is not None or ("),)),
+    ),
+    _guard(
+        "latest",
+        "an older success that was overwritten since is no proof",
+        Scenario("other rules between", (A1, RULES2_1, B1), 1, 0),
+        "P2",
+        Sql("standing", (("ORDER BY r.token DESC", "ORDER BY r.token ASC"),)),
+    ),
+    _guard(
+        "lazy_round",
+        "a plan opens no round: it may die, and be made again",
+        TWO_KZ,
+        "P3",
+        Sql(
+            "store_batch",
+            (
+                ("venues, round)", "venues, round, newly_planned)"),
+                ("%(round)s)", "%(round)s + 1, FALSE)"),
+            ),
+        ),
+    ),
+    _guard(
+        "plan_order",
+        "an earlier try's plan never replaces a later one's",
+        Scenario(
+            "rules edited, all cleared", (replace(A, edit=2),), 1, 2, "Z", 1, "w", fault_rate=100
+        ),
+        "P2",
+        Sql("load_run", (("ORDER BY r.plan_try DESC", "ORDER BY r.id DESC"),)),
+        PLANNED_ANEW,
+    ),
+    _guard(
+        "finish_air",
+        "finish asks Airflow, too, whether each batch succeeded",
+        replace(ONE, fault_kinds="K"),
+        "P4",
+        Code(
+            finish.finish_run, finish, (("if batch.number in failed_batches and", "if False and"),)
+        ),
+    ),
+    _guard(
+        "fence",
+        "a transaction begins only with the newest token",
+        replace(TWO_KEA, fault_kinds="E"),
+        "P1",
+        Sql(
+            "enter",
+            (
+                (
+                    "jobs.enter(%(job)s, %(venue_id)s, %(tenant_id)s, %(token)s)",
+                    LOCK_ALONE,
+                ),
+            ),
+        ),
+    ),
+    _guard(
+        "take_later",
+        "an earlier try never takes the lease from a later one",
+        Scenario("one run", (A,), 1, 1, "Z", once=True, is_even=True, fault_rate=100),
+        "P8",
+        Code(
+            Holder.is_earlier_try_than,
+            Holder,
+            (("self.try_number < other", "self.try_number != other"),),
+        ),
+    ),
+    _guard(
+        "lease_excl",
+        "a lease that another has is not taken",
+        replace(TWO_KEA, faults=0, is_even=True),
+        "P8",
+        Constant(
+            leases, "TAKE", (("if held and held ~= ARGV[1]", "if false and held ~= ARGV[1]"),)
+        ),
+    ),
+    _guard(
+        "reconcile_lease",
+        "housekeeping leaves alone who holds its lease",
+        replace(TWO_K, faults=0),
+        "P9",
+        Code(Holder.is_attempt, Holder, (("return own ==", "return not own =="),)),
+    ),
+    _guard(
+        "reconcile_draw",
+        "a row left running is closed with its fence raised",
+        Scenario("three deployments", THREE, 1, 2, "E", fault_rate=100),
+        "P7",
+        Sql("raise_fence", (("token = %(token)s", "token = -%(token)s"),)),
+    ),
+    _guard(
+        "draw_cas",
+        "a fence is raised only while it has the row's token",
+        Scenario("three deployments", THREE, 1, 2, "K", once=True, fault_rate=100),
+        "P9",
+        Sql("raise_fence", (("AND token = %(token)s", "AND %(token)s > 0"),)),
+    ),
+    _guard(
+        "cas_close",
+        "only a running row is closed",
+        replace(TWO_KEA, fault_kinds="A"),
+        "P7",
+        Sql("end_failed", (("AND outcome = 'running'", ""),)),
+    ),
+    _guard(
+        "close_in_commit",
+        "the row is closed by the transaction of the last data",
+        TWO_K,
+        "P3 P7",
+        Code(
+            *DO_STEPS,
+            (CLOSE_IN_COMMIT,),
+            "    close(connection, job, attempt, end)\n    return end\n",
+        ),
+    ),
+    _guard(
+        "close_before_release",
+        "the row is closed before the lease is given back",
+        TWO_K,
+        "P2 P3",
+        Code(*DO_STEPS, (CLOSE_IN_COMMIT,), "    attempt.late = end\n    return end\n"),
+        Code(
+            _BatchWork._work_on,
+            _BatchWork,
+            (
+                (
+                    GIVE_BACK,
+                    GIVE_BACK + CLOSE_LATE,
+                ),
+            ),
+        ),
+    ),
+    _guard(
+        "check_after_draw",
+        "what stands is asked under the fence, and not before the token is drawn",
+        replace(TWO_KEA, fault_kinds="E"),
+        "P3",
+        Code(
+            attempts.begin,
+            steps,
+            (("= standing(connection, job, attempt)", "= attempt.asked"),),
+        ),
+        Code(
+            _BatchWork._work_on,
+            _BatchWork,
+            (
+                (
+                    "attempts.draw_tokens(",
+                    ASK_BEFORE + "attempts.draw_tokens(",
+                ),
+            ),
+        ),
+    ),
+)
