@@ -1,0 +1,133 @@
+"""One Airflow for all tests of this folder, and a database of its own for each."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+from psycopg import sql
+from tests.conftest import SIMPLE_TABLES, Database
+from tests.dags.conftest import isolated_environment
+from tests.dags.scheduler.history import History
+from tests.dags.scheduler.stack import JOB, Stack, running
+
+from venue_analytics.database.migrate import migrate
+from venue_analytics.demo.airflow import MIGRATE
+from venue_analytics.demo.servers import PostgresServer, ValkeyServer
+from venue_analytics.harness.redis_server import RedisAddress
+
+#: What a stack's DAGs are told before they are parsed. A deadline that is a week away is armed.
+VARIABLES: dict[str, dict[str, Any]] = {
+    JOB: {"retries": 0, "deadline_minutes": 10_080},
+    "twin": {"retries": 0, "deadline_minutes": 1},
+    "watched": {"cron": "* * * * *", "deadline_minutes": 1, "pool": "closed"},
+    "late": {"deadline_minutes": 1, "pool": "closed"},
+    "hasty": {"enabled": False, "retries": 2, "retry_delay_seconds": 2},
+    "brief": {"enabled": False, "retries": 0},
+    "frail": {"enabled": False, "retries": 1, "retry_delay_seconds": 2},
+}
+TEMPLATE = "scheduler_template"
+METADATA = ("airflow_one", "airflow_two")
+
+_numbers = count(1)
+MakeDatabase = Callable[[], AbstractContextManager[Database]]
+
+
+@pytest.fixture(scope="package")
+def own_postgres(
+    server_directory: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PostgresServer]:
+    """A PostgreSQL 18 with the metadata of two Airflows, and a migrated database to copy."""
+    with PostgresServer(server_directory / "scheduler", 18) as server:
+        server.prepare({METADATA[0]: "airflow", TEMPLATE: "analytics_owner"})
+        environment = isolated_environment(
+            tmp_path_factory.mktemp("metadata"), server.uri(METADATA[0], "airflow", "psycopg2")
+        )
+        migrating = subprocess.Popen(
+            MIGRATE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        with psycopg.connect(server.uri(TEMPLATE, "analytics_owner")) as owner:
+            owner.execute(SIMPLE_TABLES)
+        migrate(Database(server, TEMPLATE).address("analytics_owner"), adapter="simple")
+        told, _ = migrating.communicate()
+        assert migrating.returncode == 0, told[-2_000:]
+        copy_database(server, METADATA[0], METADATA[1], "airflow")
+        yield server
+
+
+@pytest.fixture(scope="package")
+def stack(
+    own_postgres: PostgresServer, valkey: ValkeyServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """The Airflow of these tests; its DAGs `watched` and `late` begin runs that never get on."""
+    directory = tmp_path_factory.mktemp(METADATA[0])
+    with running(
+        METADATA[0], directory, own_postgres, valkey, VARIABLES, triggerer=True
+    ) as started:
+        for dag_id in ("watched", "late", "hasty", "brief", "frail"):
+            started.api.unpause(dag_id)
+        yield started
+
+
+@pytest.fixture(scope="package")
+def new_database(own_postgres: PostgresServer, stack: Stack, valkey: ValkeyServer) -> MakeDatabase:
+    """Make a database that the jobs of the stack work on from then on; Redis is emptied."""
+
+    @contextmanager
+    def make() -> Iterator[Database]:
+        name = f"scheduler_{next(_numbers)}"
+        copy_database(own_postgres, TEMPLATE, name, "analytics_owner")
+        with RedisAddress.parse(valkey.uri, name="the test's Redis").client() as client:
+            client.flushall()
+        database = Database(own_postgres, name)
+        stack.work_on(database)
+        yield database
+        with psycopg.connect(own_postgres.superuser_uri(), autocommit=True) as connection:
+            connection.execute(
+                sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
+            )
+
+    return make
+
+
+@pytest.fixture
+def database(stack: Stack, new_database: MakeDatabase) -> Iterator[Database]:
+    """An empty database for one test; the schedule has had its first run of the job."""
+    with new_database() as made:
+        if not stack.api.newest_runs(JOB):
+            stack.ended(stack.first_run(JOB).run_id)
+        yield made
+
+
+@pytest.fixture
+def superuser(database: Database) -> Iterator[psycopg.Connection]:
+    with database.superuser() as connection:
+        yield connection
+
+
+@pytest.fixture
+def history(superuser: psycopg.Connection) -> History:
+    return History(superuser)
+
+
+@pytest.fixture
+def redis_client(valkey: ValkeyServer) -> Iterator[redis.Redis]:
+    """A client of the Redis with the leases, as it is."""
+    with RedisAddress.parse(valkey.uri, name="the test's Redis").client() as client:
+        yield client
+
+
+def copy_database(server: PostgresServer, source: str, name: str, owner: str) -> None:
+    with psycopg.connect(server.superuser_uri(), autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {}").format(
+                *map(sql.Identifier, (name, source, owner))
+            )
+        )

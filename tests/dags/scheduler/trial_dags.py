@@ -1,0 +1,67 @@
+"""Trials.
+
+`rfm_scoring` again, each time under a name of its own and with a trait that a test needs.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import Variable, dag, task
+
+from venue_analytics.jobs import RFM_SCORING
+from venue_analytics.orchestration import AirflowJob
+
+
+def trial(
+    name: str, run_timeout: timedelta | None, score: dict[str, Any], before: Callable[[], None]
+) -> None:
+    """Make a DAG like rfm_scoring's.
+
+    Args:
+        name: of its job, and with it of its DAG and its Variable.
+        run_timeout: of the run as a whole.
+        score: further arguments of the task `score`.
+        before: what a process of `score` does first.
+    """
+    job = AirflowJob(replace(RFM_SCORING, name=name))
+
+    @dag(**job.dag_arguments(__doc__ or "") | {"dagrun_timeout": run_timeout})
+    def rfm_scoring() -> None:
+        @task
+        def plan() -> list[dict[str, Any]]:
+            return job.plan()
+
+        @task(task_id="score", **job.mapped_arguments | score)
+        def score_venues(batch: dict[str, Any]) -> None:
+            before()
+            job.process(batch)
+
+        @task(retries=0)
+        def finish() -> None:
+            job.finish(plan="plan", process="score")
+
+        score_venues.expand(batch=plan()) >> finish().as_teardown(on_failure_fail_dagrun=True)
+
+    rfm_scoring()
+
+
+def nothing() -> None:
+    """Go on at once."""
+
+
+def die_if_told() -> None:
+    """End as by `kill -9`."""
+    if Variable.get("frail_dies", default="false") == "true":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+trial("twin", None, {}, nothing)
+trial("watched", None, {}, nothing)
+trial("late", None, {}, nothing)
+trial("hasty", None, {"execution_timeout": timedelta(seconds=3)}, nothing)
+trial("brief", timedelta(hours=1), {}, nothing)
+trial("frail", None, {}, die_if_told)
