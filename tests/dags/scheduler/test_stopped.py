@@ -40,6 +40,11 @@ class Lease:
         return time.monotonic() - began
 
 
+def stopped(stack: Stack, history: History, run_id: str) -> None:
+    """Wait until the process at the Arena has ended; else it would go on once that is free."""
+    stack.wait("the end of the attempt", lambda: history.reasons(run_id)["Arena"] != "running")
+
+
 def at_work(stack: Stack, history: History) -> datetime:
     """Wait until a query is at the venue that is held; gives when it began."""
     ((_, began),) = stack.wait("a query at the Arena", history.waiting_queries)
@@ -119,6 +124,7 @@ def test_a_run_that_is_marked_failed_still_has_its_finish_which_names_what_is_no
         stack.mark_failed(JOB, run_id)
         assert stack.ended(run_id).state == "failed"
         stack.wait("finish", lambda: stack.states(run_id)["finish"] == "failed")
+        stopped(stack, history, run_id)
     assert "  Arena: " in stack.errors(run_id, "finish")
     assert history.outcome(run_id) == "failed"
     assert history.letters() == [("Arena", "open")]
@@ -203,6 +209,7 @@ def test_a_run_that_its_timeout_has_ended_is_told_by_the_next_one(
         assert stack.ended(run_id, "brief").state == "failed"
         assert stack.states(run_id, "brief")["finish"] == "skipped"
         assert history.outcome(run_id) == "planned"
+        stopped(stack, history, run_id)
     later = stack.trigger("brief", venues=[str(BALLROOM.venue_id)])
     assert stack.ended(later, "brief").state == "success"
     assert history.outcome(run_id) == "failed"

