@@ -14,8 +14,8 @@ from tests.harness.three_steps import THREE_STEPS, Run, count, publish, rank
 from venue_analytics.harness import Job
 
 NAP = """
-CREATE TABLE nap (seconds double precision);
-INSERT INTO nap VALUES (60);
+CREATE TABLE nap (seconds double precision, looks_for_client text);
+INSERT INTO nap VALUES (60, '1000');
 GRANT SELECT ON nap TO analytics_jobs;
 """
 
@@ -26,6 +26,9 @@ def rank_after_a_nap(run: Run) -> None:
         "INSERT INTO ranked SELECT tenant_id, venue_id, customer_id, 0 FROM counted "
         "WHERE venue_id = %s ON CONFLICT DO NOTHING",
         [run.venue.venue_id],
+    )
+    run.connection.execute(
+        "SELECT set_config('client_connection_check_interval', looks_for_client, TRUE) FROM nap"
     )
     run.connection.execute("SELECT pg_sleep(seconds) FROM nap")
     rank(run)

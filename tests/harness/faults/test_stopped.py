@@ -89,15 +89,18 @@ def test_the_query_of_a_killed_worker_ends_by_itself(
 
 
 @pytest.mark.fault("clear-running")
+@pytest.mark.parametrize("looks_for_client", ["1000", "0"], ids=["server-looks", "server-blind"])
 def test_sigterm_in_a_long_query_leaves_nothing_behind(
+    looks_for_client: str,
     night: Night,
     undisturbed: dict[str, list[str]],
     redis_client: redis.Redis,
     new_worker: Callable[[Order], Worker],
 ) -> None:
     worker = new_worker(night.order)
-    worker.start()
     with night.database.superuser() as superuser:
+        superuser.execute("UPDATE nap SET looks_for_client = %s", [looks_for_client])
+        worker.start()
         wait_until(lambda: napping(superuser), within=10)
         began = time.monotonic()
         worker.terminate()
