@@ -58,11 +58,11 @@ class SettingsFile:
         ]
         return replace(self, connections=connections)
 
-    def unscheduled(self, variable: str) -> Self:
-        """The same with a job's schedule switched off in the job's Variable."""
+    def with_setting(self, job: str, name: str, value: Any) -> Self:
+        """The same with another setting in a job's Variable."""
         variables = [
-            {**one, "value": json.dumps({**json.loads(one["value"]), "enabled": False})}
-            if one["key"] == variable
+            {**one, "value": json.dumps({**json.loads(one["value"]), name: value})}
+            if one["key"] == job
             else one
             for one in self.variables
         ]
