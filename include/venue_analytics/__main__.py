@@ -25,7 +25,7 @@ from venue_analytics.database.migrate import MigrationError
 from venue_analytics.database.migrate import migrate as bring_up_to_date
 from venue_analytics.database.purchases import ColumnChoice, LoadError
 from venue_analytics.database.purchases import load_orders as load_purchases
-from venue_analytics.harness import AnalyticsError, Job, dead_letters, history
+from venue_analytics.harness import AnalyticsError, Job, Venue, dead_letters, history
 from venue_analytics.harness.database_errors import in_words
 from venue_analytics.harness.dead_letters import DeadLetter
 from venue_analytics.harness.interrupts import Stopped
@@ -33,6 +33,7 @@ from venue_analytics.harness.leases import Leases
 from venue_analytics.harness.redis_server import RedisAddress
 from venue_analytics.harness.request import RunRequest
 from venue_analytics.harness.settings import JobSettings, read_settings
+from venue_analytics.harness.venues import list_venues
 from venue_analytics.jobs import JOBS
 from venue_analytics.report import (
     print_attempts,
@@ -43,6 +44,7 @@ from venue_analytics.report import (
     print_run,
     print_runs,
     print_source,
+    print_venues,
 )
 
 app = typer.Typer(
@@ -188,6 +190,13 @@ def show_run(
             print_best_customers(console, connection, found, customers)
 
 
+@app.command()
+def venues() -> None:
+    """List the venues of the source, with the ids that other commands and the settings take."""
+    with connect(DatabaseAddress.from_environment(DATABASE)) as connection:
+        print_venues(_console(), list_venues(connection))
+
+
 @app.command(name="history")
 def list_history(
     job: Annotated[str | None, typer.Argument(help="The job; by default all.")] = None,
@@ -270,18 +279,18 @@ def replay_letters(
 
 @letters.command("discard")
 def discard_letter(
-    letter: Annotated[int, typer.Argument(help="Its number.")],
+    letter: Annotated[list[int], typer.Argument(help="Numbers of letters.")],
     reason: Annotated[str, typer.Option(help="Why it is given up.")],
     by: Annotated[str, typer.Option(help="Who says so.")] = getpass.getuser(),
 ) -> None:
-    """Give a letter up, with a reason and a name; it stays in history."""
+    """Give letters up, with a reason and a name; they stay in history."""
     if not reason.strip() or not by.strip():
         _fail(f"reason = {reason!r}, by = {by!r}: both must say something")
     with connect(DatabaseAddress.from_environment(DATABASE)) as connection:
-        found = _letter(connection, letter)
-        if not dead_letters.discard(connection, found, reason=reason, by=by):
-            _fail(f"letter {letter}: has ended already, {_letter(connection, letter).state}")
-    typer.echo(f"Letter {letter} ({found.venue_name}) is discarded.")
+        for found in [_letter(connection, number) for number in letter]:
+            if not dead_letters.discard(connection, found, reason=reason, by=by):
+                _fail(f"letter {found.id}: has ended already, {found.state}")
+            typer.echo(f"Letter {found.id} ({found.venue_name}) is discarded.")
 
 
 def main() -> None:
@@ -310,8 +319,12 @@ def _settings(job: Job[Any], planned: dict[str, Any] | None = None) -> JobSettin
     """Read a job's settings from the environment; else those of a run, else the defaults."""
     name = f"AIRFLOW_VAR_{job.name.upper()}"
     text = os.environ.get(name)
+    source = f"of {name}"
     if text is None and planned is not None:
-        text = json.dumps(planned)
+        text, source = json.dumps(planned), "of the run that failed"
+    elif text is None:
+        source = f"defaults ({name} is not set)"
+    typer.echo(f"Settings: {source}")
     settings: JobSettings = read_settings(job.settings, text, name=name)
     return settings
 
@@ -337,7 +350,20 @@ def _run(job: Job[Any], settings: JobSettings, request: RunRequest) -> bool:
             if name is not None and not console.is_terminal:
                 console.print(f"{name} {ended}", highlight=False, markup=False)
 
-        planned, unfinished = run_job(open_connection, leases, job, settings, request, tell)
+        def tell_waiting(venue: Venue, told: str) -> None:
+            console.print(f"{venue.name} {told}", highlight=False, markup=False)
+
+        try:
+            planned, unfinished = run_job(
+                open_connection, leases, job, settings, request, tell, tell_waiting
+            )
+        except (KeyboardInterrupt, Stopped):
+            typer.echo(
+                f"Stopped. What is not done stands in `dead-letters list`: run again, or "
+                f"`dead-letters replay --job {job.name}`.",
+                err=True,
+            )
+            raise
     with open_connection() as connection:
         print_run(console, connection, planned)
     return not unfinished

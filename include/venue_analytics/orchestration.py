@@ -243,13 +243,9 @@ class AirflowJob:
             )
         for line in run.left_behind:
             log.warning("told late: %s", line)
-        if not numbers:
-            log.info("there were no venues to do")
         if unfinished:
             lines = "\n".join(f"  {line}" for line in unfinished)
-            raise AirflowFailException(
-                f"venues that have not ended well ({len(unfinished)}):\n{lines}"
-            )
+            raise AirflowFailException(f"not ended well ({len(unfinished)}):\n{lines}")
 
     def _deadlines(self) -> list[DeadlineAlert]:
         """Arm a run with its deadline.

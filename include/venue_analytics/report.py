@@ -23,7 +23,11 @@ from venue_analytics.harness.dead_letters import DeadLetter
 from venue_analytics.harness.history import Attempt, AttemptSummary, PlannedRun, RunSummary
 from venue_analytics.harness.request import moment
 from venue_analytics.harness.tenant import tenant_transaction
+from venue_analytics.harness.venues import ListedVenue
 
+#: Columns of figures, set to the right.
+NUMBERS: tuple[str, ...] = ("No.", "Venues", "Done", "Skipped", "Failed", "Left")
+NUMBERS += ("Seconds", "Written", "Round", "Try", "Token")
 #: Venues that are named when many have the same to say.
 NAMED = 10
 #: How runs and attempts end, as people see it.
@@ -231,33 +235,47 @@ def _seconds(attempts: Mapping[UUID, Attempt]) -> str:
     return f"{sum(attempt.seconds or 0 for attempt in attempts.values()):.2f}"
 
 
+def print_venues(console: Console, venues: list[ListedVenue]) -> None:
+    """Print the source's venues, a row each."""
+    if not venues:
+        console.print("The source lists no venues.")
+        return
+    rows = [
+        {
+            "Venue": escape(venue.name or ""),
+            "Id": str(venue.venue_id),
+            "Open": "" if venue.open else "closed",
+            "Tenant": str(venue.tenant_id or "none: left out"),
+            "Time zone": venue.timezone or "UTC",
+            "Currency": venue.currency or "",
+        }
+        for venue in venues
+    ]
+    _print_rows(console, rows, wide_only=("Tenant", "Time zone", "Currency"), folded=("Venue",))
+
+
 def print_runs(console: Console, runs: list[RunSummary]) -> None:
     """Print runs, a row each, the latest first."""
     if not runs:
         console.print("No runs in history.")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("Run", overflow="fold", ratio=1)
-    for name in ("Job", "As of", "Planned", "Took"):
-        table.add_column(name)
-    for name in ("Venues", "Done", "Skipped", "Failed"):
-        table.add_column(name, justify="right")
-    table.add_column("Ended")
-    for run in runs:
-        took = "" if run.finished_at is None else _took(run.finished_at - run.planned_at)
-        table.add_row(
-            escape(run.run_id) + (" (forced)" if run.force else ""),
-            run.job,
-            _minute(run.as_of),
-            _minute(run.planned_at),
-            took,
-            f"{run.planned:,}",
-            f"{run.succeeded:,}",
-            f"{run.skipped:,}",
-            f"{run.failed:,}",
-            OUTCOMES[run.outcome],
-        )
-    console.print(table)
+    rows = [
+        {
+            "Run": escape(run.run_id) + (" (forced)" if run.force else ""),
+            "Job": run.job,
+            "As of": _minute(run.as_of),
+            "Planned": _minute(run.planned_at),
+            "Took": "" if run.finished_at is None else _took(run.finished_at - run.planned_at),
+            "Venues": f"{run.planned:,}",
+            "Done": f"{run.succeeded:,}",
+            "Skipped": f"{run.skipped:,}",
+            "Failed": f"{run.failed:,}",
+            "Left": f"{run.planned - run.succeeded - run.skipped - run.failed:,}",
+            "Ended": OUTCOMES[run.outcome],
+        }
+        for run in runs
+    ]
+    _print_rows(console, rows, wide_only=("Job", "Planned", "Took"), folded=("Run",))
 
 
 def print_attempts(console: Console, attempts: list[AttemptSummary]) -> None:
@@ -265,28 +283,24 @@ def print_attempts(console: Console, attempts: list[AttemptSummary]) -> None:
     if not attempts:
         console.print("No attempt at this venue in history.")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("Began", "Job", "As of", "Ended"):
-        table.add_column(name)
-    for name in ("Seconds", "Written", "Round", "Try", "Token"):
-        table.add_column(name, justify="right")
-    table.add_column("Run", overflow="fold", no_wrap=console.width >= WIDE)
-    table.add_column("Why", overflow="fold", ratio=1)
-    for attempt in attempts:
-        table.add_row(
-            _minute(attempt.started_at),
-            attempt.job,
-            _minute(attempt.as_of),
-            OUTCOMES[attempt.outcome],
-            "" if attempt.seconds is None else f"{attempt.seconds:.2f}",
-            "" if attempt.rows_written is None else f"{attempt.rows_written:,}",
-            str(attempt.round),
-            str(attempt.try_number),
-            "" if attempt.token is None else str(attempt.token),
-            escape(attempt.run_id),
-            escape(attempt.reason or ""),
-        )
-    console.print(table)
+    rows = [
+        {
+            "Began": _minute(attempt.started_at),
+            "Job": attempt.job,
+            "As of": _minute(attempt.as_of),
+            "Ended": OUTCOMES[attempt.outcome],
+            "Seconds": "" if attempt.seconds is None else f"{attempt.seconds:.2f}",
+            "Written": "" if attempt.rows_written is None else f"{attempt.rows_written:,}",
+            "Round": str(attempt.round),
+            "Try": str(attempt.try_number),
+            "Token": "" if attempt.token is None else str(attempt.token),
+            "Run": escape(attempt.run_id),
+            "Why": escape(attempt.reason or ""),
+        }
+        for attempt in attempts
+    ]
+    wide_only = ("Job", "Written", "Round", "Try", "Token", "Run")
+    _print_rows(console, rows, wide_only=wide_only, folded=("Run", "Why"))
 
 
 def print_letters(console: Console, letters: list[DeadLetter]) -> None:
@@ -294,26 +308,22 @@ def print_letters(console: Console, letters: list[DeadLetter]) -> None:
     if not letters:
         console.print("No dead letters.")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("No.", justify="right", no_wrap=True)
-    for name in ("State", "Job", "Venue", "As of"):
-        table.add_column(name, overflow="fold")
-    table.add_column("Failed", justify="right")
-    table.add_column("Last", overflow="fold")
-    table.add_column("Why", overflow="fold", ratio=1)
-    for letter in letters:
-        item = f", {letter.key}" if letter.kind == "item" else ""
-        table.add_row(
-            str(letter.id),
-            letter.state,
-            letter.job,
-            escape(letter.venue_name + item),
-            _minute(letter.as_of),
-            f"{letter.attempts}×",
-            _minute(letter.last_failed_at),
-            escape(letter.error),
-        )
-    console.print(table)
+    rows = [
+        {
+            "No.": str(letter.id),
+            "State": letter.state,
+            "Job": letter.job,
+            "Venue": escape(
+                letter.venue_name + (f", {letter.key}" if letter.kind == "item" else "")
+            ),
+            "As of": _minute(letter.as_of),
+            "Failed": f"{letter.attempts}×",
+            "Last": _minute(letter.last_failed_at),
+            "Why": escape(letter.error),
+        }
+        for letter in letters
+    ]
+    _print_rows(console, rows, wide_only=("Job", "Last"), folded=("Venue", "Why"))
     if any(letter.is_open for letter in letters):
         console.print(
             "Mend the cause, then `dead-letters replay NO`, or clear the failed tasks in Airflow.",
@@ -346,6 +356,31 @@ def print_letter(console: Console, letter: DeadLetter, payload: dict[str, Any] |
     console.print(table)
     if letter.traceback:
         console.print(letter.traceback.rstrip(), highlight=False, markup=False)
+
+
+def _print_rows(
+    console: Console,
+    rows: list[dict[str, str]],
+    *,
+    wide_only: tuple[str, ...],
+    folded: tuple[str, ...],
+) -> None:
+    """Print rows of the same columns; a narrow terminal gets fewer, and none of them is cut."""
+    hidden = () if console.width >= WIDE else wide_only
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in rows[0]:
+        if name not in hidden:
+            is_number = name in NUMBERS
+            table.add_column(
+                name,
+                justify="right" if is_number else "left",
+                no_wrap=name not in folded,
+                min_width=15 if name in folded else None,
+                overflow="fold",
+            )
+    for row in rows:
+        table.add_row(*(value for name, value in row.items() if name not in hidden))
+    console.print(table)
 
 
 def _took(time: timedelta) -> str:

@@ -30,7 +30,9 @@ has `AIRFLOW_VAR_` and the job's name in capitals, that counts, and the UI does 
 **When an edit holds.** The schedule follows within about 30 seconds, the rest with the next run: a
 run keeps the settings that it was planned with. To give an edit to a run that has begun, clear its
 `plan` with all that follows. Retries, timeout, pool and parallelism are Airflow's: they follow the
-edit, save that tasks already made keep their number of retries.
+edit, save that tasks already made keep their number of retries and their pool. A pool that Airflow
+does not have holds its tasks up without a word (`check-settings` names it): mend the setting, then
+clear the `plan` that waits.
 
 **What is not allowed** is refused as a whole: a name that is no setting or stands twice, a value of
 another type (`"3"` and `true` are no numbers) or out of range, malformed JSON. The DAG then stays

@@ -316,10 +316,10 @@ def test_runs_and_the_attempts_at_a_venue_are_listed_the_latest_first(
     assert cli("run", "rfm_scoring", "--as-of", "2026-02-01", "--force").code == 0
 
     _, second, first = cli("history", "rfm_scoring").out.splitlines()
-    # of how many venues, how many were done, skipped and failed
-    assert second.split()[-6:] == ["4", "4", "0", "0", "✓", "done"]
+    # of how many venues, how many were done, skipped, failed and left
+    assert second.split()[-7:] == ["4", "4", "0", "0", "0", "✓", "done"]
     assert "(forced)" in second
-    assert first.split()[-6:] == ["4", "3", "0", "1", "✗", "failed"]
+    assert first.split()[-7:] == ["4", "3", "0", "1", "0", "✗", "failed"]
 
     venue = ("--venue", str(ARENA.venue_id))
     second, first = attempts_in(cli("history", *venue))

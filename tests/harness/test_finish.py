@@ -54,7 +54,7 @@ def test_a_failed_venue_is_named_with_its_error_and_gets_a_letter(night: Night) 
 
 def test_a_batch_that_never_began_is_named_venue_by_venue(night: Night) -> None:
     run = night.plan(ARENA, BALLROOM, max_tasks=1)
-    never = "its task never began"
+    never = "it was never begun"
     assert finish(night, run, 0) == [f"Arena: {never}", f"Ballroom: {never}"]
     assert letters(night) == {"Arena": never, "Ballroom": never}
     (arena, _) = dead_letters.find(night.connection)
@@ -64,7 +64,7 @@ def test_a_batch_that_never_began_is_named_venue_by_venue(night: Night) -> None:
 def test_a_batch_without_a_trace_is_named_though_airflow_says_nothing(night: Night) -> None:
     run = night.plan(ARENA, BALLROOM)
     night.succeed(run, ARENA)
-    assert finish(night, run) == ["Ballroom: its task never began"]
+    assert finish(night, run) == ["Ballroom: it was never begun"]
 
 
 def test_a_cleared_batch_whose_new_try_died_at_once_is_named_though_its_venues_are_done(
@@ -90,12 +90,12 @@ def test_what_an_earlier_round_has_done_is_no_good_end(night: Night) -> None:
     history.end_round_well(night.connection, run, 0, 1, 0)
     # cleared; the new try opened its round and died
     history.open_round(night.connection, run, 0, 1)
-    assert finish(night, run) == ["Arena: its task never began"]
+    assert finish(night, run) == ["Arena: it was never begun"]
 
 
 def test_what_an_earlier_plan_has_done_is_no_good_end(night: Night) -> None:
     night.succeed(night.plan(ARENA), ARENA)
-    assert finish(night, night.plan(ARENA, plan_try=2)) == ["Arena: its task never began"]
+    assert finish(night, night.plan(ARENA, plan_try=2)) == ["Arena: it was never begun"]
 
 
 def test_after_a_clear_what_the_new_try_did_counts(night: Night) -> None:

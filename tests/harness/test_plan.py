@@ -22,7 +22,7 @@ from venue_analytics.harness import (
     history,
 )
 from venue_analytics.harness.history import PlannedRun, RunKey
-from venue_analytics.harness.leases import Leases
+from venue_analytics.harness.leases import Holder, Leases
 from venue_analytics.harness.plan import plan_run
 from venue_analytics.harness.process import process_batch
 from venue_analytics.harness.request import RunRequest
@@ -258,14 +258,14 @@ def test_a_run_of_another_deployment_is_left_to_that(planner: Planner) -> None:
     assert outcomes(planner) == {"last night": "planned", "tonight": "planned"}
 
 
-def test_a_run_of_the_command_line_is_over_after_a_day(
-    planner: Planner, superuser: psycopg.Connection
-) -> None:
-    for number in (2, 3):
-        planner.plan(key=RunKey(UUID(int=number), TONIGHT.job, f"cli__{number}"))
-    superuser.execute(
-        "UPDATE jobs.run SET planned_at = now() - interval '25 hours' WHERE run_id = 'cli__2'"
-    )
+def test_a_run_of_the_command_line_is_over_when_its_own_lease_is_gone(planner: Planner) -> None:
+    runs = {UUID(int=number): f"cli__{number}" for number in (2, 3)}
+    own = {run: Holder(run, run_id, -1, 1, AS_OF, "", run) for run, run_id in runs.items()}
+    planner.leases.take(own)
+    for run, run_id in runs.items():
+        planner.plan(key=RunKey(run, TONIGHT.job, run_id))
+    dead = UUID(int=2)
+    planner.leases.release({dead: own[dead]})
     (line,) = planner.plan(is_over=lambda _: False).left_behind
     assert line.startswith("run cli__2 ")
     assert outcomes(planner) == {"cli__2": "failed", "cli__3": "planned", "tonight": "planned"}

@@ -357,7 +357,7 @@ def test_finish_leaves_a_venue_alone_that_is_at_work(diary: Diary, simple: Datab
     assert diary.batch() == []
     assert lines == [
         "Arena: still at work, or its process was killed",
-        "Ballroom: its task never began",
+        "Ballroom: it was never begun",
     ]
     assert diary.outcomes() == {"Arena": "succeeded", "Ballroom": "succeeded"}
 

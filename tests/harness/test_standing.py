@@ -101,11 +101,11 @@ def test_a_venue_is_skipped_only_on_proof(
 
 def test_the_reason_names_the_night_that_stands_and_what_replaces_it() -> None:
     assert reason_to_skip(WORK, LATER, None) == (
-        "newer results stand, as of 2026-03-02 02:00:00 UTC; the parameter force replaces them"
+        "newer results stand, as of 2026-03-02 02:00:00 UTC; force replaces them"
     )
     assert reason_to_skip(WORK, BY_A_LATER_PLAN, None) == (
         "newer results stand, as of 2026-03-01 02:00:00 UTC by the settings of a later plan; "
-        "the parameter force replaces them"
+        "force replaces them"
     )
 
 

@@ -8,6 +8,7 @@ import psycopg
 
 from venue_analytics.harness.database_errors import in_words
 from venue_analytics.harness.errors import AnalyticsError, PermanentError
+from venue_analytics.harness.interrupts import Stopped
 from venue_analytics.harness.job import Venue
 
 
@@ -33,4 +34,6 @@ def describe(error: BaseException) -> str:
     if isinstance(error, psycopg.Error):
         error = in_words(error)
     text = " ".join(str(error).split())
-    return text if isinstance(error, AnalyticsError) else f"{type(error).__name__}: {text}"
+    if isinstance(error, AnalyticsError | Stopped):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

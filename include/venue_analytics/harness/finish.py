@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections import Counter
 from collections.abc import Collection
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -17,6 +20,9 @@ from venue_analytics.harness.leases import Leases
 
 log = logging.getLogger(__name__)
 
+#: A process that has been told to stop may need this long to note it: Airflow kills after five.
+STOPPING = timedelta(seconds=8)
+
 
 def finish_run(
     connection: psycopg.Connection,
@@ -25,6 +31,7 @@ def finish_run(
     run: PlannedRun,
     *,
     failed_batches: Collection[int] = (),
+    stopping: timedelta = STOPPING,
 ) -> list[str]:
     """Close what dead processes of this run left open, and note how the run ended.
 
@@ -38,12 +45,17 @@ def finish_run(
         failed_batches: batches whose task did not succeed, as Airflow says: one that never
             began leaves no trace of its own, and one that was cleared and then died at once
             leaves the old one.
+        stopping: how long processes that are still at work are waited for.
 
     Returns:
         One line for each venue that has not ended well; none means a good run.
     """
     try:
-        close_left_running(connection, leases, job.name, run.key)
+        until = time.monotonic() + stopping.total_seconds()
+        while close_left_running(connection, leases, job.name, run.key):
+            if time.monotonic() >= until:
+                break
+            time.sleep(0.25)
     except TransientError as error:
         # what is still running counts as not done: the run ends red
         log.warning("whether anybody is still at work is unknown: %s", error)
@@ -55,7 +67,7 @@ def finish_run(
             for venue in batch.venues:
                 attempt = attempts.get(venue.venue_id)
                 if attempt is None:
-                    reason = "its task never began"
+                    reason = "it was never begun"
                 elif not attempt.ended_well:
                     reason = attempt.error or "still at work, or its process was killed"
                 else:
@@ -66,4 +78,7 @@ def finish_run(
                 unfinished.append(f"{batch.label}: its task failed, though its venues are done")
         outcome = Outcome.FAILED if unfinished else Outcome.SUCCEEDED
         history.finish_run(connection, run, outcome)
+    ended = Counter(str(attempt.outcome) for attempt in attempts.values())
+    counts = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(ended.items()))
+    log.info("venues: %s", counts or "none to do")
     return unfinished

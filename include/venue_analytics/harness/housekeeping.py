@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 def close_left_running(
     connection: psycopg.Connection, leases: Leases, job: str, key: RunKey | None = None
-) -> None:
+) -> int:
     """Close the attempts that history has as running, though nobody is at work on them.
 
     An attempt that holds its lease is left alone: a backfill beside this run, or another
@@ -32,6 +32,9 @@ def close_left_running(
         job: the job's name.
         key: of the one run to look at; None means all.
 
+    Returns:
+        How many are still at work.
+
     Raises:
         TransientError: Redis cannot be asked who is alive.
     """
@@ -43,14 +46,18 @@ def close_left_running(
             "run_id": key.run_id if key else None,
         },
     ).fetchall()
+    at_work = 0
     for row, venue_id, token, deployment, run_id, batch, try_number in rows:
         holder = leases.holder(venue_id)
         if holder is not None and holder.is_attempt(deployment, run_id, batch, try_number):
+            at_work += 1
             continue
         try:
             close_dead(connection, job, venue_id, token, row)
         except psycopg.errors.LockNotAvailable:
             log.warning("venue %s: its last transaction is still open; left as it is", venue_id)
+            at_work += 1
+    return at_work
 
 
 def close_dead(
@@ -74,7 +81,7 @@ def end_runs_left_open(
 ) -> list[str]:
     """End in history runs that are over and never had their finish: a timeout, a killed process.
 
-    Their venues that have not ended well get a dead letter.
+    Their not ended well get a dead letter.
 
     Returns:
         One line a run, for the next summary.

@@ -27,9 +27,8 @@ log = logging.getLogger(__name__)
 CLOCK_TOLERANCE = timedelta(minutes=1)
 
 
-#: The command line's runs begin with this; nobody but time can tell that one is over.
+#: The command line's runs begin with this; while one lives, it holds a lease under its own id.
 COMMAND_LINE = "cli__"
-LONGEST_RUN = timedelta(days=1)
 
 
 def plan_run(
@@ -78,7 +77,9 @@ def plan_run(
     leases.ping()
     close_left_running(connection, leases, job.name)
     left_open = [
-        run for run in history.unfinished_runs(connection, key) if _is_over(run, key, is_over, now)
+        run
+        for run in history.unfinished_runs(connection, key)
+        if _is_over(leases, run, key, is_over)
     ]
     found = find_venues(connection, job)
     venues = choose_venues(found, settings, request)
@@ -110,9 +111,9 @@ def plan_run(
 
 
 def _is_over(
-    run: PlannedRun, key: RunKey, is_over: Callable[[str], bool] | None, now: datetime
+    leases: Leases, run: PlannedRun, key: RunKey, is_over: Callable[[str], bool] | None
 ) -> bool:
     """Whether nobody will finish a run any more. Another deployment ends its own."""
     if run.deployment == key.deployment:
         return is_over is not None and is_over(run.run_id)
-    return run.run_id.startswith(COMMAND_LINE) and run.planned_at < now - LONGEST_RUN
+    return run.run_id.startswith(COMMAND_LINE) and leases.holder(run.deployment) is None

@@ -55,6 +55,7 @@ def process_batch(
     wait_at_most: timedelta | None = None,
     around: Callable[[Venue], AbstractContextManager[Any]] = nullcontext,
     on_venue: Callable[[Venue, str], None] | None = None,
+    on_wait: Callable[[Venue, str], None] | None = None,
 ) -> list[VenueFailure]:
     """Do what the present round of a batch lacks.
 
@@ -72,6 +73,7 @@ def process_batch(
             who do other work are waited for two lease lengths.
         around: a context that each venue is worked on in, such as a group of the log.
         on_venue: called when a venue has ended, with how, in words.
+        on_wait: called when a venue is first seen to be somebody else's, with whose, in words.
 
     Returns:
         The venues that failed.
@@ -87,6 +89,7 @@ def process_batch(
         work.wait_at_most = wait_at_most or timedelta(minutes=settings.timeout_minutes)
         work.around = around
         work.on_venue = on_venue
+        work.on_wait = on_wait
         try:
             work.begin()
             work.do()
@@ -105,6 +108,7 @@ class _BatchWork:
 
     around: Callable[[Venue], AbstractContextManager[Any]]
     on_venue: Callable[[Venue, str], None] | None
+    on_wait: Callable[[Venue, str], None] | None
     wait_at_most: timedelta
     round: int
 
@@ -190,6 +194,8 @@ class _BatchWork:
 
     def close_what_is_open(self, stop: BaseException) -> None:
         """End in history the attempts that a stop has interrupted."""
+        for attempt in self._at_work:
+            log.warning("%s: rolled back and given back: %s", attempt.venue.name, describe(stop))
         try:
             for attempt in self._at_work:
                 self._reconnect_if_closed()
@@ -250,15 +256,21 @@ class _BatchWork:
     def _wait_for(self, attempt: VenueAttempt, held: Held) -> None:
         """Put a venue that somebody else holds behind the others, or give up."""
         now = time.monotonic()
+        is_new = attempt.venue.venue_id not in self._waiting
         since = self._waiting.setdefault(attempt.venue.venue_id, now)
+        who = held.holder or "somebody unknown"
         if held.holder is not None and held.holder.does_the_work_of(attempt.holder):
             limit = self.wait_at_most
         else:
             limit = 2 * self._leases.length
+        if is_new:
+            told = f"waits, {limit.total_seconds():.0f} s at the most: {who} is at work on it"
+            log.info("%s %s", attempt.venue.name, told)
+            if self.on_wait is not None:
+                self.on_wait(attempt.venue, told)
         if now - since < limit.total_seconds():
             self._queue.append(attempt)
             return
-        who = held.holder or "somebody unknown"
         self._fail(
             attempt,
             TransientError(f"its lease is held by {who}: waited {limit.total_seconds():.0f} s"),

@@ -95,10 +95,7 @@ def reason_to_skip(work: Work, done: Done | None, checkpoint: Checkpoint | None)
     has_later_rules = done.as_of == work.as_of and done.for_plan > work.plan_number
     if is_newer or has_later_rules:
         rules = "" if is_newer else " by the settings of a later plan"
-        return (
-            f"newer results stand, as of {moment(done.as_of)}{rules}; the parameter force "
-            "replaces them"
-        )
+        return f"newer results stand, as of {moment(done.as_of)}{rules}; force replaces them"
     return None
 
 

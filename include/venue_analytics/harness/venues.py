@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+from psycopg.rows import class_row
 
 from venue_analytics.database.statements import statement
 from venue_analytics.harness.errors import PermanentError
@@ -32,6 +33,24 @@ class FoundVenues:
     faults: list[str]
 
 
+@dataclass(frozen=True)
+class ListedVenue:
+    """A venue as the source lists it, open or not, with a tenant or without."""
+
+    venue_id: UUID
+    tenant_id: UUID | None
+    name: str | None
+    timezone: str | None
+    currency: str | None
+    open: bool
+
+
+def list_venues(connection: psycopg.Connection) -> list[ListedVenue]:
+    """Give the venues of every tenant, as the source lists them."""
+    with connection.cursor(row_factory=class_row(ListedVenue)) as cursor:
+        return cursor.execute(statement(__package__, "list_venues")).fetchall()
+
+
 def find_venues(connection: psycopg.Connection, job: Job[Any]) -> FoundVenues:
     """Find the venues of every tenant, one tenant at a time where its data are looked at.
 
@@ -42,20 +61,20 @@ def find_venues(connection: psycopg.Connection, job: Job[Any]) -> FoundVenues:
         PermanentError: the source lists no venue at all, though results of some stand; a broken
             source must not remove everything.
     """
-    rows = connection.execute(statement(__package__, "list_venues")).fetchall()
+    rows = list_venues(connection)
     worked_for = connection.execute(
         statement(__package__, "tenants_of_job"), {"job": job.name}
     ).fetchall()
-    listed = frozenset(row[0] for row in rows)
+    listed = frozenset(row.venue_id for row in rows)
     faults = []
     venues: dict[UUID, Venue] = {}
-    for venue_id, tenant_id, name, timezone, currency, is_open in rows:
-        shown = name or str(venue_id)
-        if tenant_id is None:
-            faults.append(f"venue {shown} ({venue_id}) has no tenant: left out")
+    for row in rows:
+        shown = row.name or str(row.venue_id)
+        if row.tenant_id is None:
+            faults.append(f"venue {shown} ({row.venue_id}) has no tenant: left out")
         else:
-            venues[venue_id] = Venue(
-                venue_id, tenant_id, shown, timezone, currency, gone=not is_open
+            venues[row.venue_id] = Venue(
+                row.venue_id, row.tenant_id, shown, row.timezone, row.currency, gone=not row.open
             )
     having_venues = {venue.tenant_id for venue in venues.values()}
     tenants = having_venues | {tenant for (tenant,) in worked_for}

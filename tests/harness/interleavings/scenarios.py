@@ -79,7 +79,7 @@ A1, B1 = replace(A, tries=1), replace(B, tries=1)
 OLD = Run("older", night=1)
 FORCED = Run("forced", night=1, force=True)
 RULES2, RULES2_1 = Run("other rules", rules=2), Run("other rules", rules=2, tries=1)
-COMMAND_LINE = Run("cli__C", tries=1, deployment=3)
+COMMAND_LINE = Run("C", tries=1, deployment=3)
 TWO = replace(A, batches=((0, 1),))
 FORCED_TWO = replace(FORCED, batches=((0, 1),))
 
