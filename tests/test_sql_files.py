@@ -70,6 +70,7 @@ VALUES: dict[str, Any] = {
     "error": "no such seat",
     "error_type": "ValueError",
     "force": False,
+    "gone": [False],
     "high_risk_after_days": 180,
     "high_risk_min_purchases": 3,
     "host": "host",

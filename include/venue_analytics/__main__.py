@@ -271,7 +271,14 @@ def replay_letters(
         ended = [str(one.id) for one in chosen if not one.is_open]
         if ended:
             _fail(f"letter {', '.join(ended)}: has ended already; nothing was replayed")
-        runs = [_replay(connection, together) for together in dead_letters.by_run(chosen)]
+        runs = []
+        for together in dead_letters.by_run(chosen):
+            try:
+                runs.append(_replay(connection, together))
+            except AnalyticsError as error:
+                numbers = ", ".join(str(one.id) for one in together)
+                typer.echo(f"Error: letter {numbers}: {error}", err=True)
+                runs.append(False)
     if not runs:
         typer.echo("No open letter.")
     raise typer.Exit(not all(runs))

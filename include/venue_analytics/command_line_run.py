@@ -15,6 +15,7 @@ from venue_analytics.harness import Job, JobSettings, Venue, history
 from venue_analytics.harness.failures import describe
 from venue_analytics.harness.finish import finish_run
 from venue_analytics.harness.history import PlannedRun, RunKey
+from venue_analytics.harness.interrupts import stopped_by_sigterm
 from venue_analytics.harness.leases import RENEWAL, Holder, LeaseKeeper, Leases
 from venue_analytics.harness.plan import COMMAND_LINE, plan_run
 from venue_analytics.harness.process import process_batch
@@ -55,7 +56,7 @@ def run_job(
     own = uuid4()
     with connect() as connection:
         (now,) = connection.execute("SELECT now()").fetchone() or (datetime.now(UTC),)
-    with _alive(leases, own):
+    with stopped_by_sigterm(), _alive(leases, own):
         with connect() as connection:
             run = plan_run(
                 connection,
@@ -88,6 +89,7 @@ def run_job(
                     )
                 except psycopg.OperationalError as error:
                     tell(venues, batch.label, f"failed: {describe(error)}")
+                    break
         finally:
             # an interrupted run ends in history too
             with _connect_patiently(connect) as connection:

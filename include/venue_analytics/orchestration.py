@@ -234,18 +234,22 @@ class AirflowJob:
         )[dag_run.run_id]
         if states.get(plan) != "success":
             raise AirflowFailException(f"{plan} ended {states.get(plan)}: no venue was done")
-        with self._connect(self.settings) as connection:
-            run = self._planned(connection)
-            numbers = [batch.number for batch in history.load_batches(connection, run)]
-            failed = [n for n in numbers if states.get(f"{process}_{n}") != "success"]
-            unfinished = finish_run(
-                connection, self._leases(), self.job, run, failed_batches=failed
-            )
+        try:
+            run, unfinished = self._finish(states, process)
+        except psycopg.Error as error:
+            raise AirflowFailException(f"{in_words(error)}; clear this task") from None
         for line in run.left_behind:
             log.warning("told late: %s", line)
         if unfinished:
             lines = "\n".join(f"  {line}" for line in unfinished)
             raise AirflowFailException(f"not ended well ({len(unfinished)}):\n{lines}")
+
+    def _finish(self, states: dict[str, Any], process: str) -> tuple[PlannedRun, list[str]]:
+        with self._connect(self.settings) as connection:
+            run = self._planned(connection)
+            numbers = [batch.number for batch in history.load_batches(connection, run)]
+            failed = [n for n in numbers if states.get(f"{process}_{n}") != "success"]
+            return run, finish_run(connection, self._leases(), self.job, run, failed_batches=failed)
 
     def _deadlines(self) -> list[DeadlineAlert]:
         """Arm a run with its deadline.

@@ -277,3 +277,9 @@ def test_a_plan_that_is_refused_ends_nobody_elses_run(planner: Planner) -> None:
         planner.plan({"venues": [str(NOWHERE)]}, is_over=lambda _: True)
     assert outcomes(planner) == {"last night": "planned"}
     assert dead_letters.find(planner.connection) == []
+
+
+def test_what_a_failed_try_of_plan_has_found_is_told_by_the_next(planner: Planner) -> None:
+    planner.plan(key=LAST_NIGHT)
+    (line,) = planner.plan(is_over=lambda _: True).left_behind
+    assert planner.plan(is_over=lambda _: True).left_behind == [line]

@@ -379,3 +379,30 @@ def test_the_databases_errors_are_told_in_words_and_without_values(
     assert words in str(failure)
     assert "ada@example.org" not in str(failure)
     assert failure.permanent is permanent
+
+
+class MuteError(Exception):
+    """An error that fails at saying what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            ValueError("half a pair: \ud800, a NUL: \0"),
+            "ValueError: half a pair: \ufffd, a NUL: \ufffd",
+        ),
+        (MuteError(), "MuteError"),
+    ],
+    ids=["unprintable", "mute"],
+)
+def test_an_error_that_cannot_be_told_stops_no_other_venue(
+    diary: Diary, error: Exception, told: str
+) -> None:
+    diary.faults[ARENA.venue_id] = fail(error)
+    (failure,) = diary.batch()
+    assert str(failure) == f"Arena: {told}"
+    assert diary.outcomes() == {"Arena": "failed", "Ballroom": "succeeded"}

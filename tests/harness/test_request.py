@@ -50,6 +50,7 @@ def test_as_of_is_utc_unless_it_names_an_offset(as_of: str, read: datetime) -> N
         ({"venues": ["Arena"]}, "venues.0 = 'Arena': Input should be a valid UUID"),
         ({"venues": str(VENUE)}, f"venues = '{VENUE}': Input should be a valid list"),
         ({"as_of": "yesterday"}, "as_of = 'yesterday': must be an ISO date or timestamp such as"),
+        ({"as_of": "0001-01-01"}, "as_of = '0001-01-01': must be a moment of the year 1970 or"),
         ({"as_of": True}, "as_of = 'True': must be an ISO date or timestamp such as"),
         ({"force": "perhaps"}, "force = 'perhaps': Input should be a valid boolean"),
     ],

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tests.harness.nights import OURS, THEIRS, TONIGHT, Night
-from tests.harness.simple_venues import ARENA, BALLROOM, CELLAR
+from tests.harness.simple_venues import ARENA, BALLROOM, CELLAR, SOUTH
 
-from venue_analytics.harness import TransientError, history
+from venue_analytics.harness import TransientError, Venue, VenueResult, attempts, history
+from venue_analytics.harness.finish import finish_run
 from venue_analytics.harness.history import PlannedRun, RunKey
+
+LATER = replace(TONIGHT, run_id="a later night")
 
 
 def begin(night: Night, run: PlannedRun, clear_number: int = 0, batch: int = 0) -> int:
@@ -154,3 +159,33 @@ def test_two_deployments_and_two_runs_have_rounds_of_their_own(night: Night) -> 
 def test_a_batch_that_was_not_planned_is_named(night: Night) -> None:
     with pytest.raises(LookupError, match="run tonight of diary has no batch 5"):
         begin(night, night.plan(ARENA), batch=5)
+
+
+def test_a_run_that_ended_is_under_way_again_when_a_try_of_it_begins(night: Night) -> None:
+    run = night.plan(ARENA)
+    night.succeed(run, ARENA)
+    end_well(night, run, 1)
+    assert finish_run(night.connection, night.leases, night.job, run) == []
+    assert history.unfinished_runs(night.connection, LATER) == []
+    assert begin(night, run, clear_number=1) == 2
+    (left,) = history.unfinished_runs(night.connection, LATER)
+    assert left.run_id == run.run_id
+
+
+def test_a_venue_that_has_come_back_or_changed_hands_is_not_done_already(night: Night) -> None:
+    def to_do(venue: Venue, number: int) -> object:
+        run = night.plan(venue, key=replace(TONIGHT, run_id=f"run {number}"))
+        attempt = night.begin(run, venue)
+        with night.connection.transaction():
+            attempts.enter(night.connection, attempt)
+            found = attempts.begin(night.connection, night.job, attempt)
+            if not isinstance(found, str):
+                attempts.close(night.connection, night.job, attempt, VenueResult())
+        return found
+
+    gone, sold = replace(ARENA, gone=True), replace(ARENA, tenant_id=SOUTH)
+    assert not isinstance(to_do(gone, 1), str)
+    assert to_do(gone, 2) == "already done"
+    assert not isinstance(to_do(ARENA, 3), str)
+    assert to_do(ARENA, 4) == "already done"
+    assert not isinstance(to_do(sold, 5), str)

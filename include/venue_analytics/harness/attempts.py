@@ -8,10 +8,10 @@ from __future__ import annotations
 import socket
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, LiteralString
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 from psycopg.rows import dict_row
@@ -58,8 +58,9 @@ class VenueAttempt:
     resumed: bool = False
 
     def start_over(self) -> None:
-        """Forget token and row: the lease is to be taken anew."""
+        """Forget token and row: the lease is to be taken anew, and is another one."""
         self.token = self.row = None
+        self.holder = replace(self.holder, process=uuid4())
 
 
 def draw_tokens(connection: psycopg.Connection, job: str, attempts: Sequence[VenueAttempt]) -> None:
@@ -96,6 +97,7 @@ def open_rows(connection: psycopg.Connection, attempts: Sequence[VenueAttempt]) 
             "host": socket.gethostname(),
             "venue_ids": [attempt.venue.venue_id for attempt in attempts],
             "tenant_ids": [attempt.venue.tenant_id for attempt in attempts],
+            "gone": [attempt.venue.gone for attempt in attempts],
             "names": [attempt.venue.name for attempt in attempts],
             "rules_hashes": [attempt.work.rules_hash for attempt in attempts],
             "tokens": [attempt.token for attempt in attempts],
@@ -155,6 +157,8 @@ def standing(
             row["done_by_batch"],
             row["done_in_round"],
             row["done_for_plan"],
+            row["done_for_tenant"] == attempt.venue.tenant_id
+            and row["done_when_gone"] == attempt.venue.gone,
         )
     if row["begun_as_of"] is not None:
         checkpoint = Checkpoint(

@@ -10,6 +10,9 @@ from statistics import median
 
 from venue_analytics.harness.job import Venue
 
+#: Airflow keeps 250 characters of a mapped task's name.
+LONGEST_LABEL = 200
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -74,6 +77,10 @@ def _share(groups: list[list[Venue]], loads: list[float], max_tasks: int) -> lis
 
 
 def _label(chunk: list[Venue], names: list[str]) -> str:
+    return _named(chunk, names)[:LONGEST_LABEL]
+
+
+def _named(chunk: list[Venue], names: list[str]) -> str:
     first = chunk[0]
     if len(chunk) > 1:
         return f"{len(chunk)} venues: {first.name} …"

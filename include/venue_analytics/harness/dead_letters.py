@@ -7,7 +7,7 @@ for each; a later success resolves it by itself.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -79,36 +79,27 @@ class DeadLetter:
         return self.state in ("open", "replaying")
 
 
-def write_venue(
-    connection: psycopg.Connection,
-    job: Job[Any],
-    run: PlannedRun,
-    venue: Venue,
-    attempt: Attempt | None,
-    error: str,
-) -> None:
-    """Write a letter for a venue that a run has not done, or renew the one that is open.
+#: A run, a venue that it has not done, the last attempt (None if none was begun), and why in words.
+Undone = tuple[PlannedRun, Venue, Attempt | None, str]
 
-    None is written where another run has done the venue meanwhile.
 
-    Args:
-        connection: of the jobs' role.
-        job: the job.
-        run: whose tries are exhausted.
-        venue: the venue.
-        attempt: the last one; None if none was begun.
-        error: why, in words.
+def write_venues(connection: psycopg.Connection, job: Job[Any], undone: Iterable[Undone]) -> None:
+    """Write letters for venues whose tries are exhausted, or renew those that are open.
+
+    In the order of the venues' ids: two runs that write at once never wait for each other. None is
+    written where another run has done the venue meanwhile.
     """
-    _write(
-        connection,
-        run,
-        venue,
-        kind="venue",
-        key=venue_key(job, run.as_of),
-        error_type=(attempt.error_type if attempt else None) or "NotDone",
-        error=error,
-        traceback=attempt.traceback if attempt else None,
-    )
+    for run, venue, attempt, error in sorted(undone, key=lambda one: (one[1].venue_id, one[0].id)):
+        _write(
+            connection,
+            run,
+            venue,
+            kind="venue",
+            key=venue_key(job, run.as_of),
+            error_type=(attempt.error_type if attempt else None) or "NotDone",
+            error=error,
+            traceback=attempt.traceback if attempt else None,
+        )
 
 
 def write_item(
@@ -132,7 +123,11 @@ def write_item(
     )
     connection.execute(
         statement(__package__, "store_payload"),
-        {"letter": letter, "tenant_id": venue.tenant_id, "payload": Jsonb(dict(payload))},
+        {
+            "letter": letter,
+            "tenant_id": venue.tenant_id,
+            "payload": Jsonb(_storable(dict(payload))),
+        },
     )
 
 
@@ -231,3 +226,14 @@ def _write(
         },
     ).fetchone()
     return int(row[0]) if row is not None else None
+
+
+def _storable(value: Any) -> Any:
+    """Give a payload as jsonb takes it: a NUL or half a pair must not cost the whole venue."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd").encode(errors="replace").decode()
+    if isinstance(value, Mapping):
+        return {_storable(str(key)): _storable(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(one) for one in value]
+    return value

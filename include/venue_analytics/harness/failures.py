@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 
 import psycopg
@@ -30,10 +31,24 @@ class VenueFailure:
 
 
 def describe(error: BaseException) -> str:
-    """Say what went wrong in one line, without a value of anybody's row."""
+    """Say what went wrong in one printable line; never raises.
+
+    What the database says is told without the values of anybody's row.
+    """
     if isinstance(error, psycopg.Error):
         error = in_words(error)
-    text = " ".join(str(error).split())
-    if isinstance(error, AnalyticsError | Stopped):
+    try:
+        text = printable(" ".join(str(error).split()))
+    except Exception:  # noqa: BLE001  an exception may fail at saying what it is
+        text = ""
+    if isinstance(error, AnalyticsError | Stopped) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Replace what no terminal and no database takes: control characters, halves of pairs."""
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(one) in ("Cc", "Cs") else one
+        for one in text
+    )

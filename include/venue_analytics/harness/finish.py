@@ -13,9 +13,9 @@ import psycopg
 
 from venue_analytics.harness import dead_letters, history
 from venue_analytics.harness.errors import TransientError
-from venue_analytics.harness.history import PlannedRun
+from venue_analytics.harness.history import Attempt, PlannedRun
 from venue_analytics.harness.housekeeping import close_left_running
-from venue_analytics.harness.job import Job, Outcome
+from venue_analytics.harness.job import Job, Outcome, Venue
 from venue_analytics.harness.leases import Leases
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ def finish_run(
     with connection.transaction():
         attempts = history.last_attempts(connection, run)
         unfinished: list[str] = []
+        undone: list[tuple[Venue, Attempt | None, str]] = []
         for batch in history.load_batches(connection, run):
             before = len(unfinished)
             for venue in batch.venues:
@@ -73,9 +74,10 @@ def finish_run(
                 else:
                     continue
                 unfinished.append(f"{venue.name}: {reason}")
-                dead_letters.write_venue(connection, job, run, venue, attempt, reason)
+                undone.append((venue, attempt, reason))
             if batch.number in failed_batches and len(unfinished) == before:
                 unfinished.append(f"{batch.label}: its task failed, though its venues are done")
+        dead_letters.write_venues(connection, job, [(run, *one) for one in undone])
         outcome = Outcome.FAILED if unfinished else Outcome.SUCCEEDED
         history.finish_run(connection, run, outcome)
     ended = Counter(str(attempt.outcome) for attempt in attempts.values())

@@ -160,6 +160,9 @@ def store_plan(
         (last_round,) = cursor.execute(statement(__package__, "last_round"), names).fetchone() or (
             0,
         )
+        # what an earlier try of this plan has found and nobody has told yet
+        told = cursor.execute(statement(__package__, "left_behind"), names).fetchone()
+        parameters["left_behind"] = Jsonb((told[0] if told else []) + left_behind)
         row = cursor.execute(statement(__package__, "store_run"), parameters).fetchone()
         if row is None:
             raise LookupError(f"run {key.run_id} of {key.job}: try {plan_try} has a plan already")

@@ -81,24 +81,25 @@ def end_runs_left_open(
 ) -> list[str]:
     """End in history runs that are over and never had their finish: a timeout, a killed process.
 
-    Their not ended well get a dead letter.
+    Their venues that have not ended well get a dead letter.
 
     Returns:
         One line a run, for the next summary.
     """
     lines = []
+    undone: list[dead_letters.Undone] = []
     for run in runs:
-        with connection.transaction():
-            attempts = history.last_attempts(connection, run)
-            names = []
-            for batch in history.load_batches(connection, run):
-                for venue in batch.venues:
-                    attempt = attempts.get(venue.venue_id)
-                    if attempt is None or not attempt.ended_well:
-                        names.append(venue.name)
-                        error = (attempt and attempt.error) or "its run ended before it began"
-                        dead_letters.write_venue(connection, job, run, venue, attempt, error)
-            history.finish_run(connection, run, Outcome.FAILED)
+        attempts = history.last_attempts(connection, run)
+        names = []
+        for batch in history.load_batches(connection, run):
+            for venue in batch.venues:
+                attempt = attempts.get(venue.venue_id)
+                if attempt is None or not attempt.ended_well:
+                    names.append(venue.name)
+                    error = (attempt and attempt.error) or "its run ended before it began"
+                    undone.append((run, venue, attempt, error))
+        history.finish_run(connection, run, Outcome.FAILED)
         done = f"not done: {', '.join(names)}" if names else "all its venues were done"
         lines.append(f"run {run.run_id} as of {moment(run.as_of)} ended without its finish; {done}")
+    dead_letters.write_venues(connection, job, undone)
     return lines

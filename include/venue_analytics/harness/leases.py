@@ -247,7 +247,14 @@ class LeaseKeeper:
     def take(self, wanted: Mapping[UUID, Holder]) -> dict[UUID, Held]:
         """Take leases and keep them; gives those that somebody else holds."""
         began = time.monotonic()
-        held = self._leases.take(wanted)
+        try:
+            held = self._leases.take(wanted)
+        except Exception:
+            raise
+        except BaseException:
+            # stopped between Redis's answer and the note of it
+            self._leases.release(wanted)
+            raise
         with self._lock:
             for venue_id, holder in wanted.items():
                 if venue_id not in held:
@@ -300,12 +307,13 @@ class LeaseKeeper:
         ours = self._leases.renew(kept)
         with self._lock:
             for venue_id, is_ours in ours.items():
-                if venue_id in self._kept:
+                # the very lease that was renewed: it may have been given back, and taken again
+                if self._kept.get(venue_id) is kept[venue_id]:
                     self._until[venue_id] = until
                     if not is_ours:
                         log.warning("the lease of venue %s is somebody else's now", venue_id)
                         del self._kept[venue_id], self._until[venue_id]
-            given_back = {v: h for v, h in kept.items() if v not in self._kept}
+            given_back = {v: h for v, h in kept.items() if self._kept.get(v) is not h}
         # what was given back while it was renewed has just been set again
         self._leases.release(given_back)
 

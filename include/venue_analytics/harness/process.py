@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,6 +17,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from venue_analytics.harness import attempts, history
 from venue_analytics.harness.attempts import VenueAttempt
@@ -86,7 +88,8 @@ def process_batch(
         work = _BatchWork(
             connect, leases, keeper, job, run, batch, settings, try_number, clear_number
         )
-        work.wait_at_most = wait_at_most or timedelta(minutes=settings.timeout_minutes)
+        # before the task's own timeout strikes, which could not say whom it waited for
+        work.wait_at_most = wait_at_most or 0.9 * timedelta(minutes=settings.timeout_minutes)
         work.around = around
         work.on_venue = on_venue
         work.on_wait = on_wait
@@ -141,6 +144,8 @@ class _BatchWork:
         # since when somebody else was seen to hold them
         self._waiting: dict[UUID, float] = {}
         self._at_work: list[VenueAttempt] = []
+        # why the database could not be reached again; then no further venue is begun
+        self._unreachable: psycopg.OperationalError | None = None
         self._seconds: list[float] = []
 
     def begin(self) -> None:
@@ -167,6 +172,10 @@ class _BatchWork:
     def do(self) -> None:
         """Work until no venue is left; those that others hold come last."""
         while self._queue:
+            if self._unreachable is not None:
+                self._fail_all(self._queue, self._unreachable)
+                self._queue.clear()
+                return
             together = self._next()
             try:
                 held = self._keeper.take({a.venue.venue_id: a.holder for a in together})
@@ -197,10 +206,13 @@ class _BatchWork:
         for attempt in self._at_work:
             log.warning("%s: rolled back and given back: %s", attempt.venue.name, describe(stop))
         try:
+            if self.connection.info.transaction_status is not TransactionStatus.IDLE:
+                # stopped inside a query: the connection still waits for its answer
+                self.connection.close()
             for attempt in self._at_work:
                 self._reconnect_if_closed()
                 attempts.close_failed(self.connection, attempt, stop)
-        except psycopg.Error as error:
+        except Exception as error:  # noqa: BLE001  the stop is what is to be told
             log.warning("finish will close what is open in history: %s", describe(error))
 
     def _give_back_left_leases(self, done: Sequence[Venue]) -> None:
@@ -308,7 +320,6 @@ class _BatchWork:
             return
         self._at_work = []
         for attempt in together:
-            attempt.start_over()
             self._work_on([attempt])
 
     def _work_on_one(self, attempt: VenueAttempt) -> None:
@@ -341,7 +352,7 @@ class _BatchWork:
         try:
             self._reconnect_if_closed()
             attempts.close_failed(self.connection, attempt, error)
-        except psycopg.Error as unnoted:
+        except Exception as unnoted:  # noqa: BLE001  history is one thing, the next venue another
             log.warning("%s: not noted in history: %s", attempt.venue.name, describe(unnoted))
         fault = in_words(error) if isinstance(error, psycopg.Error) else error
         self._tell_failed(attempt.venue, fault)
@@ -354,14 +365,22 @@ class _BatchWork:
         if fault is None:
             log.info("%s %s", venue.name, told)
         else:
-            is_unknown = not isinstance(fault, AnalyticsError)
-            log.error("%s %s", venue.name, told, exc_info=fault if is_unknown else None)
+            # where it happened; what it was chained to may hold somebody's values
+            frames = traceback.format_tb(fault.__traceback__)
+            where = "" if isinstance(fault, AnalyticsError) else "\n" + "".join(frames).rstrip()
+            log.error("%s %s%s", venue.name, told, where)
         if self.on_venue is not None:
             self.on_venue(venue, told)
 
     def _reconnect_if_closed(self) -> None:
+        if self._unreachable is not None:
+            raise self._unreachable
         if self.connection.closed:
-            self.connection = self._connect()
+            try:
+                self.connection = self._connect()
+            except psycopg.OperationalError as error:
+                self._unreachable = error
+                raise
 
 
 def _rows(result: VenueResult) -> str:

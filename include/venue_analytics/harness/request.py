@@ -11,6 +11,9 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 
 from venue_analytics.harness.errors import PermanentError
 
+#: No sale is older; earlier years come near the end of what databases and clocks can count.
+EARLIEST = 1970
+
 
 def _moment(value: object) -> object:
     if value is None or isinstance(value, datetime):
@@ -21,6 +24,8 @@ def _moment(value: object) -> object:
         raise ValueError(
             "must be an ISO date or timestamp such as 2026-03-01 or 2026-03-01T02:00:00+01:00"
         ) from None
+    if read.year < EARLIEST:
+        raise ValueError(f"must be a moment of the year {EARLIEST} or later")
     return read if read.tzinfo else read.replace(tzinfo=UTC)
 
 

@@ -47,6 +47,7 @@ class Done:
         batch: of that run.
         round: of that batch.
         for_plan: the latest plan that made this very result, or found it done.
+        same_venue: whether the venue is what it was then: of the same tenant, there or gone.
     """
 
     as_of: datetime
@@ -55,6 +56,7 @@ class Done:
     batch: int
     round: int
     for_plan: int
+    same_venue: bool = True
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,9 @@ class Checkpoint:
 def reason_to_skip(work: Work, done: Done | None, checkpoint: Checkpoint | None) -> str | None:
     """Say on what proof nothing is to do; None if there is work.
 
-    - *already done*: the latest success has this as_of and these rules. An older equal one that
-      was overwritten since is no proof. After somebody cleared a success, or under force, only a
-      success of this very batch and round counts.
+    - *already done*: the latest success has this as_of and these rules, and was of the venue as it
+      is now. An older equal one that was overwritten since is no proof. After somebody cleared a
+      success, or under force, only a success of this very batch and round counts.
     - *newer results stand*: the latest success is of a later as_of, or of this as_of by the other
       rules of a later plan; unless forced.
     - While a checkpoint of other work stands, somebody has begun to overwrite that success:
@@ -88,7 +90,7 @@ def reason_to_skip(work: Work, done: Done | None, checkpoint: Checkpoint | None)
     if latest == own:
         is_own = (done.run, done.batch) == (work.run, work.batch) and done.round >= work.round
         anybody_counts = work.round <= 1 and not work.force
-        return "already done" if is_own or anybody_counts else None
+        return "already done" if (is_own or anybody_counts) and done.same_venue else None
     if work.force:
         return None
     is_newer = done.as_of > work.as_of

@@ -300,3 +300,17 @@ def _is_lost(keeper: LeaseKeeper) -> bool:
     except LeaseLostError:
         return True
     return False
+
+
+def test_a_lease_given_back_and_taken_again_during_its_renewal_is_kept(
+    client: redis.Redis, leases: Leases
+) -> None:
+    with LeaseKeeper(leases) as keeper:
+        first, second = FIRST, replace(FIRST, process=uuid4())
+        keeper.take({ARENA.venue_id: first})
+        seen = dict(keeper._kept)
+        keeper.give_back([ARENA.venue_id])
+        keeper.take({ARENA.venue_id: second})
+        keeper._renew(seen)
+        assert leases.are_held({ARENA.venue_id: second}) == {ARENA.venue_id: True}
+        keeper.check(ARENA.venue_id)

@@ -116,6 +116,7 @@ class Guard:
         scenario: where that shows.
         breaks: the properties of which one breaks; others are not looked at.
         clear_number_of: what a batch's try is told as the clear number, if that is the cut.
+        first_episode: where the search begins; what takes long to be found is looked for nearby.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Guard:
     scenario: Scenario
     breaks: frozenset[str]
     clear_number_of: Callable[[RunState, BatchState], int] | None = None
+    first_episode: int = 1
 
 
 def _guard(
@@ -185,7 +187,7 @@ GUARDS = (
             *REASON,
             (
                 ("and done.round >= work.round", ""),
-                ("if is_own or anybody_counts", "if not work.force"),
+                ("(is_own or anybody_counts)", "not work.force"),
             ),
         ),
     ),
@@ -288,6 +290,7 @@ GUARDS = (
             Holder,
             (("self.try_number < other", "self.try_number != other"),),
         ),
+        first_episode=2900,
     ),
     _guard(
         "lease_excl",

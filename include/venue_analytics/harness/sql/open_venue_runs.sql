@@ -1,7 +1,7 @@
 -- One row an attempt that begins: its venue and id.
 INSERT INTO jobs.venue_run (
     run, plan_number, batch, round, try_number, clear_number, job, venue_id, tenant_id, venue_name,
-    as_of, rules_hash, token, host
+    venue_gone, as_of, rules_hash, token, host
 )
 SELECT
     %(run)s,
@@ -14,6 +14,7 @@ SELECT
     v.venue_id,
     v.tenant_id,
     v.name,
+    v.gone,
     %(as_of)s,
     v.rules_hash,
     v.token,
@@ -23,7 +24,8 @@ FROM
         %(venue_ids)s::uuid[],
         %(tenant_ids)s::uuid[],
         %(names)s::text[],
+        %(gone)s::boolean[],
         %(rules_hashes)s::text[],
         %(tokens)s::bigint[]
-    ) AS v (venue_id, tenant_id, name, rules_hash, token)
+    ) AS v (venue_id, tenant_id, name, gone, rules_hash, token)
 RETURNING venue_id, id;

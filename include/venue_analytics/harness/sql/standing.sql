@@ -8,6 +8,8 @@ SELECT
     latest.run AS done_by_run,
     latest.batch AS done_by_batch,
     latest.round AS done_in_round,
+    latest.tenant_id AS done_for_tenant,
+    latest.venue_gone AS done_when_gone,
     (
         SELECT max(w.plan_number) FROM jobs.venue_run AS w
         WHERE
@@ -40,7 +42,9 @@ LEFT JOIN LATERAL ( -- noqa: ST05
         r.rules_hash,
         r.run,
         r.batch,
-        r.round
+        r.round,
+        r.tenant_id,
+        r.venue_gone
     FROM jobs.venue_run AS r
     WHERE
         r.job = %(job)s

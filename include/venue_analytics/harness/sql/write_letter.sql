@@ -38,7 +38,7 @@ HAVING
             AND s.venue_id = %(venue_id)s
             AND s.outcome = 'succeeded'
             AND s.run <> %(run)s
-            AND s.id > coalesce(max(r.id), 0)
+            AND s.finished_at > coalesce(max(r.finished_at), '-infinity')
             AND (s.as_of = %(as_of)s OR (s.as_of > %(as_of)s AND %(key)s = ''))
     )
 ON CONFLICT (job, venue_id, kind, key) WHERE state IN ('open', 'replaying') DO UPDATE
@@ -58,6 +58,7 @@ ON CONFLICT (job, venue_id, kind, key) WHERE state IN ('open', 'replaying') DO U
             WHEN d.kind = 'venue' AND d.run = excluded.run THEN excluded.attempts
             ELSE d.attempts + excluded.attempts
         END,
-        last_failed_at = excluded.last_failed_at,
+        first_failed_at = least(d.first_failed_at, excluded.first_failed_at),
+        last_failed_at = greatest(d.last_failed_at, excluded.last_failed_at),
         state = 'open'
 RETURNING d.id;

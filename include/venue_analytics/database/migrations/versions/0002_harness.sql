@@ -34,6 +34,8 @@ ADD COLUMN try_number integer NOT NULL DEFAULT 1,
 ADD COLUMN token bigint,
 -- the run's clear number when the try began
 ADD COLUMN clear_number integer NOT NULL DEFAULT 0,
+-- the venue had gone: its rows were to be removed
+ADD COLUMN venue_gone boolean NOT NULL DEFAULT FALSE,
 -- trying again changes nothing: not repeated until somebody clears
 ADD COLUMN permanent boolean NOT NULL DEFAULT FALSE,
 ADD COLUMN error_type text,
@@ -56,6 +58,7 @@ COMMENT ON TABLE jobs.fence IS
 ALTER TABLE jobs.run NO FORCE ROW LEVEL SECURITY;
 ALTER TABLE jobs.batch NO FORCE ROW LEVEL SECURITY;
 ALTER TABLE jobs.venue_run NO FORCE ROW LEVEL SECURITY;
+UPDATE jobs.venue_run SET venue_gone = TRUE WHERE reason = 'venue gone: its rows removed';
 -- Of attempts under a plan that was replaced, none counts.
 UPDATE jobs.venue_run AS r SET round = 0
 FROM jobs.run AS p
@@ -84,6 +87,8 @@ ALTER TABLE jobs.batch FORCE ROW LEVEL SECURITY;
 ALTER TABLE jobs.venue_run FORCE ROW LEVEL SECURITY;
 
 CREATE UNIQUE INDEX venue_run_token ON jobs.venue_run (job, venue_id, token);
+CREATE INDEX venue_run_ended_well ON jobs.venue_run (job, venue_id, as_of, plan_number)
+WHERE outcome IN ('succeeded', 'skipped');
 CREATE INDEX venue_run_running ON jobs.venue_run (job) WHERE outcome = 'running';
 
 CREATE TABLE jobs.checkpoint (
