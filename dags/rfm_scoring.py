@@ -9,12 +9,15 @@ triggered, or the parameter of that name. A scheduled run that has not ended wel
 `deadline_minutes` after its interval's end is an error in the triggerer's log.
 
 ### Reads and writes
-Reads the views of schema `source`. Writes `customer_rfm_state`, `venue_rfm_state` and
-`customer_segments`, only what changed; the API's tables are views over them.
+Reads the views of schema `source`: most nights what has changed, and a fingerprint that proves it
+was all; else everything (parameter `full`). Writes what differs: `customer_rfm_state`,
+`venue_rfm_state`, `customer_segments`, who moved between segments; the API's tables are views.
 
 ### Settings
 The Variable `rfm_scoring`, a JSON object: schedule, thresholds, segments, retries, timeout, pool,
 overrides by venue. An edit reaches the next run. What is not allowed is named here and by `plan`.
+To see first what an edit would do, trigger with `dry_run` and the new `settings`: `finish` logs who
+would move between segments, and nothing is written.
 
 ### When it is red
 `finish` lists the venues that did not end well, with the reason; the others are done. Mend the

@@ -32,6 +32,7 @@ SCRIPTS = {
     "database/adapters/simple.sql": "migrate",
     "database/migrations/versions/0001_rfm_scoring.sql": "migrate",
     "database/migrations/versions/0002_harness.sql": "migrate",
+    "database/migrations/versions/0003_incremental_nights.sql": "migrate",
     "database/roles.sql": "migrate",
     "demo/platform_access.sql": "load_platform",
     "demo/platform_counts.sql": "load_platform",
@@ -56,25 +57,29 @@ AS_OF = datetime(2024, 7, 1, tzinfo=UTC)
 VALUES: dict[str, Any] = {
     "adapter": "simple",
     "as_of": AS_OF,
-    "at_risk_max_days": 180,
-    "at_risk_min_total": 5,
     "batch": 0,
+    "by_rules": False,
     "clear_number": 0,
+    "codes": [1, 2, 3, 4],
     "currency": "USD",
     "cursor": None,
     "customers": 10,
     "dataset": "orders.csv",
     "deployment": uid("deployment"),
+    "dry_run": False,
     "ended": False,
     "ended_by": "ada",
     "error": "no such seat",
     "error_type": "ValueError",
     "force": False,
+    "full_build": False,
     "gone": [False],
     "high_risk_after_days": 180,
     "high_risk_min_purchases": 3,
     "host": "host",
     "id": 1,
+    "is_first": False,
+    "is_full": True,
     "items_before": AS_OF,
     "job": "rfm_scoring",
     "keeps_every_date": False,
@@ -85,9 +90,11 @@ VALUES: dict[str, Any] = {
     "left_behind": Jsonb([]),
     "left_out": Jsonb({}),
     "letter": 1,
+    "long_gone_after_days": 180,
     "main_currency": "USD",
     "medium_risk_after_days": 90,
     "medium_risk_min_purchases": 2,
+    "mode": "full",
     "name": "simple",
     "names": ["Hall"],
     "number": 0,
@@ -97,19 +104,22 @@ VALUES: dict[str, Any] = {
     "plan_number": 1,
     "plan_try": 1,
     "reason": "sold",
-    "regular_min_total": 8,
     "round": 1,
     "rows": 10,
     "rows_read": 1,
     "rows_removed": 0,
     "rows_unchanged": 0,
     "rows_written": 1,
+    "rules": Jsonb({}),
+    "rules_are_new": True,
     "rules_hash": "0" * 16,
     "rules_hashes": ["0" * 16],
     "run": 1,
     "run_id": "manual",
+    "segments": [1 + number % 4 for number in range(250)],
     "settings": Jsonb({}),
     "since": None,
+    "since_before": None,
     "source_faults": Jsonb([]),
     "started_at": AS_OF,
     "step": 1,
@@ -120,6 +130,7 @@ VALUES: dict[str, Any] = {
     "timezone": "UTC",
     "token": 1,
     "tokens": [1],
+    "touched": None,
     "traceback": None,
     "try_number": 1,
     "venue_id": VENUE,
@@ -127,7 +138,7 @@ VALUES: dict[str, Any] = {
     "venue_name": "Hall",
     "venues": Jsonb([]),
     "view": "orders",
-    "vip_min_total": 12,
+    "watermark": AS_OF - timedelta(days=2),
 } | {
     f"{kind}_{score}": bound
     for kind, bounds in {
@@ -278,7 +289,15 @@ OF_A_TENANT = [
     for name in STATEMENTS
     if "tenant_id" in parameters_of(name) and name not in ONLY_WRITES_ITS_TENANT
 ]
-STATE_TABLES = ("customer_rfm_state", "venue_rfm_state", "customer_segments")
+STATE_TABLES = (
+    "customer_rfm_state",
+    "venue_rfm_state",
+    "customer_segments",
+    "customer_segment_change",
+    "venue_rfm_rules",
+)
+
+SCORE = "jobs/rfm_scoring/sql/score.sql"
 
 EVENT, OTHERS_EVENT = uid("event"), uid("the other tenant's event")
 ANNA, BEN, CLEO = uid("anna"), uid("ben"), uid("cleo")
@@ -393,7 +412,10 @@ def hold(connection: psycopg.Connection, tenant: UUID, customer: UUID, segment: 
         "segment": 1,
         "churn_risk": 1,
         "known": True,
+        "fingerprint": 1,
     }
+    change_row: dict[str, Any] = {"as_of": AS_OF, "segment": 1, "spent_cents": 1, "by_rules": False}
+    rules_row: dict[str, Any] = {"rules_hash": "hash", "rules": Jsonb({})}
     segment_row: dict[str, Any] = {
         "customer_count": 1,
         "total_revenue": 1,
@@ -407,6 +429,14 @@ def hold(connection: psycopg.Connection, tenant: UUID, customer: UUID, segment: 
         connection, "public", "customer_rfm_state", key | {"customer_id": customer} | customer_row
     )
     insert(connection, "public", "customer_segments", key | {"segment_name": segment} | segment_row)
+    insert(
+        connection,
+        "public",
+        "customer_segment_change",
+        key | {"customer_id": customer} | change_row,
+    )
+    since = YESTERDAY if tenant == TENANT else YESTERDAY - timedelta(hours=1)
+    insert(connection, "public", "venue_rfm_rules", key | {"since": since} | rules_row)
 
 
 def hold_venue(connection: psycopg.Connection, venue: UUID, tenant: UUID) -> None:
@@ -427,7 +457,7 @@ def held_by(connection: psycopg.Connection, tenant: UUID) -> dict[str, list[Any]
 
 
 def seen(
-    connection: psycopg.Connection, name: str, *, planted: bool, holder: UUID
+    connection: psycopg.Connection, name: str, *, planted: bool, holder: UUID, **others: Any
 ) -> tuple[Any, int, dict[str, list[Any]]]:
     """Run a file past row-level security; give its answer and what the tenant then holds.
 
@@ -450,7 +480,7 @@ def seen(
             hold_venue(connection, OTHERS_VENUE, OTHER)
             if holder == OTHER:
                 hold_venue(connection, VENUE, OTHER)
-        values = begun(connection, name)
+        values = begun(connection, name) | others
         if "letter" in values:
             for tenant in (TENANT, OTHER) if planted else (TENANT,):
                 row = {"letter": values["letter"], "tenant_id": tenant}
@@ -477,4 +507,15 @@ def test_a_files_own_text_keeps_another_tenants_rows_out(
     with migrated("platform").superuser() as connection:
         alone = seen(connection, name, planted=False, holder=holder)
         beside_another = seen(connection, name, planted=True, holder=holder)
+    assert beside_another == alone
+
+
+@pytest.mark.parametrize("holder", [TENANT, OTHER], ids=["own_scores", "the_others_scores"])
+def test_what_an_incremental_night_touches_is_of_its_tenant(
+    migrated: Callable[[str], Database], holder: UUID
+) -> None:
+    touched = {"touched": [ANNA, BEN, CLEO]}
+    with migrated("platform").superuser() as connection:
+        alone = seen(connection, SCORE, planted=False, holder=holder, **touched)
+        beside_another = seen(connection, SCORE, planted=True, holder=holder, **touched)
     assert beside_another == alone

@@ -161,11 +161,25 @@ def run(
         str | None, typer.Option(help="Results as of this moment (ISO; UTC unless it says); now.")
     ] = None,
     force: Annotated[bool, typer.Option(help="Replace results of a later as_of.")] = False,
+    full: Annotated[
+        bool, typer.Option(help="Build everything from the source, not only what has changed.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="Only say who would move between segments; nothing is written.")
+    ] = False,
+    settings: Annotated[
+        Path | None,
+        typer.Option(help="With --dry-run: a JSON file of settings to try, as in the Variable."),
+    ] = None,
 ) -> None:
     """Run a job over its venues, here and now; exit 1 if a venue failed."""
     chosen = _job(job)
-    request = RunRequest.read({"venues": venue or None, "as_of": as_of, "force": force})
-    done = _run(chosen, _settings(chosen), request)
+    if settings is not None and not dry_run:
+        _fail("--settings are tried by --dry-run alone; a run takes those in force")
+    request = RunRequest.read(
+        {"venues": venue or None, "as_of": as_of, "force": force, "full": full, "dry_run": dry_run}
+    )
+    done = _run(chosen, _settings_of(settings, chosen), request)
     raise typer.Exit(not done)
 
 
@@ -333,6 +347,19 @@ def _settings(job: Job[Any], planned: dict[str, Any] | None = None) -> JobSettin
         source = f"defaults ({name} is not set)"
     typer.echo(f"Settings: {source}")
     settings: JobSettings = read_settings(job.settings, text, name=name)
+    return settings
+
+
+def _settings_of(file: Path | None, job: Job[Any]) -> JobSettings:
+    """Read settings to try from a file; without one, those in force."""
+    if file is None:
+        return _settings(job)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        _fail(f"--settings {file}: cannot be read: {error}")
+    typer.echo(f"Settings: of {file}")
+    settings: JobSettings = read_settings(job.settings, text, name=job.name)
     return settings
 
 

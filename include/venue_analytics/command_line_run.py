@@ -66,6 +66,7 @@ def run_job(
                 settings,
                 request,
                 as_of=request.as_of or now,
+                alone=True,
             )
             batches = history.load_batches(connection, run)
         venues = sum(len(batch.venues) for batch in batches)

@@ -48,6 +48,7 @@ from venue_analytics.harness.process import process_batch
 from venue_analytics.harness.redis_server import RedisAddress
 from venue_analytics.harness.request import RunRequest
 from venue_analytics.harness.settings import read_settings
+from venue_analytics.preview import movements
 
 log = logging.getLogger(__name__)
 
@@ -162,8 +163,8 @@ class AirflowJob:
                 return True  # somebody has deleted it
 
         try:
-            settings = self._read_settings()
             request = RunRequest.read(parameters)
+            settings = self._read_settings(request.settings)
             with self._connect(settings) as connection:
                 run = plan_run(
                     connection,
@@ -240,6 +241,8 @@ class AirflowJob:
             raise AirflowFailException(f"{in_words(error)}; clear this task") from None
         for line in run.left_behind:
             log.warning("told late: %s", line)
+        if run.dry_run:
+            self._tell_preview(run)
         if unfinished:
             lines = "\n".join(f"  {line}" for line in unfinished)
             raise AirflowFailException(f"not ended well ({len(unfinished)}):\n{lines}")
@@ -250,6 +253,15 @@ class AirflowJob:
             numbers = [batch.number for batch in history.load_batches(connection, run)]
             failed = [n for n in numbers if states.get(f"{process}_{n}") != "success"]
             return run, finish_run(connection, self._leases(), self.job, run, failed_batches=failed)
+
+    def _tell_preview(self, run: PlannedRun) -> None:
+        with self._connect(self.settings) as connection:
+            moved = movements(history.last_attempts(connection, run).values())
+        log.info(
+            "dry run, nothing was written; %s", "would move:" if moved else "nobody would move"
+        )
+        for one in moved:
+            log.info("  %s", one)
 
     def _deadlines(self) -> list[DeadlineAlert]:
         """Arm a run with its deadline.
@@ -269,9 +281,9 @@ class AirflowJob:
             for length in interval_lengths(settings.cron, settings.timezone)
         ]
 
-    def _read_settings(self) -> Any:
+    def _read_settings(self, tried: dict[str, Any] | None = None) -> Any:
         # The raw text: asked to read JSON, Variable.get takes malformed JSON for a missing one.
-        text = Variable.get(self.job.name, default=None)
+        text = json.dumps(tried) if tried is not None else Variable.get(self.job.name, default=None)
         return read_settings(self.job.settings, text, name=self.job.name)
 
     def _key(self, deployment: UUID) -> RunKey:
@@ -342,6 +354,16 @@ def _params() -> dict[str, Param]:
         ),
         "force": Param(
             False, type="boolean", title="Force", description=fields["force"].description
+        ),
+        "full": Param(False, type="boolean", title="Full", description=fields["full"].description),
+        "dry_run": Param(
+            False, type="boolean", title="Dry run", description=fields["dry_run"].description
+        ),
+        "settings": Param(
+            None,
+            type=["null", "object"],
+            title="Settings to try",
+            description=fields["settings"].description,
         ),
     }
 

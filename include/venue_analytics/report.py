@@ -24,6 +24,7 @@ from venue_analytics.harness.history import Attempt, AttemptSummary, PlannedRun,
 from venue_analytics.harness.request import moment
 from venue_analytics.harness.tenant import tenant_transaction
 from venue_analytics.harness.venues import ListedVenue
+from venue_analytics.preview import movements
 
 #: Columns of figures, set to the right.
 NUMBERS: tuple[str, ...] = ("No.", "Venues", "Done", "Skipped", "Failed", "Left")
@@ -47,14 +48,46 @@ def print_run(console: Console, connection: psycopg.Connection, run: PlannedRun)
     venues = [venue for batch in history.load_batches(connection, run) for venue in batch.venues]
     attempts = history.last_attempts(connection, run)
     console.print()
-    console.print(f"[bold]{run.job}[/bold] as of {moment(run.as_of)}", highlight=False)
+    when = "dry run: compared with what stands" if run.dry_run else f"as of {moment(run.as_of)}"
+    console.print(f"[bold]{run.job}[/bold] {when}", highlight=False)
     if not venues:
         console.print("No venues to do.")
+    elif run.dry_run:
+        _print_preview(console, venues, attempts)
     else:
         console.print(_table(venues, attempts, wide=console.width >= WIDE))
         _print_notes(console, venues, attempts)
     for line in run.left_behind + run.source_faults:
         console.print(f"[yellow]![/yellow] {escape(line)}", highlight=False)
+
+
+def _print_preview(console: Console, venues: list[Venue], attempts: Mapping[UUID, Attempt]) -> None:
+    """Print who would move between segments, and what went wrong."""
+    moved = movements(attempts.values())
+    if moved:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("From", "To"):
+            table.add_column(name, overflow="fold")
+        for name in ("Customers", "Spent"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for one in moved:
+            spent = f"{one.spent:,.2f} {one.currency}"
+            table.add_row(one.before, one.after, f"{one.customers:,}", spent)
+        console.print(table)
+    else:
+        console.print("Nobody would move between segments.")
+    customers = sum(one.customers for one in moved)
+    looked_at = sum(attempt.rows_unchanged or 0 for attempt in attempts.values())
+    console.print(
+        f"{customers:,} of {counted(looked_at, 'customer')} at {counted(len(venues), 'venue')} "
+        "would move. Dry run: nothing was written.",
+        highlight=False,
+    )
+    for venue in sorted(venues, key=lambda venue: venue.name):
+        ended = attempts.get(venue.venue_id)
+        if ended is None or ended.error:
+            why = ended.error if ended and ended.error else "not begun"
+            console.print(f"[red]✗[/red] {escape(venue.name)}: {escape(why)}", highlight=False)
 
 
 def print_best_customers(
@@ -209,11 +242,15 @@ def _print_notes(console: Console, venues: list[Venue], attempts: Mapping[UUID, 
         if ended is not None and ended.error:
             reasons.setdefault(("[red]✗[/red]", ended.error), []).append(venue.name)
         elif ended is not None and ended.reason:
-            reasons.setdefault(("[yellow]![/yellow]", ended.reason), []).append(venue.name)
+            mark = "" if ended.outcome == "succeeded" else "[yellow]![/yellow]"
+            reasons.setdefault((mark, ended.reason), []).append(venue.name)
     for (mark, reason), names in reasons.items():
         more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
         named = ", ".join(names[:NAMED]) + more
-        console.print(f"{mark} {escape(named)}: {escape(reason)}", highlight=False)
+        told = f"{mark} {escape(named)}: {escape(reason)}"
+        if not mark:
+            told = f"{reason[:1].upper()}{escape(reason[1:])}: {escape(named)}"
+        console.print(told, highlight=False)
 
 
 def _revenue(attempts: Mapping[UUID, Attempt]) -> str:
@@ -261,7 +298,7 @@ def print_runs(console: Console, runs: list[RunSummary]) -> None:
         return
     rows = [
         {
-            "Run": escape(run.run_id) + (" (forced)" if run.force else ""),
+            "Run": escape(run.run_id) + _kind(run),
             "Job": run.job,
             "As of": _minute(run.as_of),
             "Planned": _minute(run.planned_at),
@@ -290,6 +327,7 @@ def print_attempts(console: Console, attempts: list[AttemptSummary]) -> None:
             "As of": _minute(attempt.as_of),
             "Ended": OUTCOMES[attempt.outcome],
             "Seconds": "" if attempt.seconds is None else f"{attempt.seconds:.2f}",
+            "Build": attempt.mode or "",
             "Written": "" if attempt.rows_written is None else f"{attempt.rows_written:,}",
             "Round": str(attempt.round),
             "Try": str(attempt.try_number),
@@ -299,7 +337,7 @@ def print_attempts(console: Console, attempts: list[AttemptSummary]) -> None:
         }
         for attempt in attempts
     ]
-    wide_only = ("Job", "Written", "Round", "Try", "Token", "Run")
+    wide_only = ("Job", "Build", "Written", "Round", "Try", "Token", "Run")
     _print_rows(console, rows, wide_only=wide_only, folded=("Run", "Why"))
 
 
@@ -381,6 +419,12 @@ def _print_rows(
     for row in rows:
         table.add_row(*(value for name, value in row.items() if name not in hidden))
     console.print(table)
+
+
+def _kind(run: RunSummary) -> str:
+    asked = {"forced": run.force, "full": run.full_build, "dry run": run.dry_run}
+    kinds = ", ".join(kind for kind, is_asked in asked.items() if is_asked)
+    return f" ({kinds})" if kinds else ""
 
 
 def _took(time: timedelta) -> str:

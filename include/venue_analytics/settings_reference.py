@@ -84,6 +84,8 @@ def allowed(field: Mapping[str, Any]) -> str:
     match field:
         case {"type": "null"}:
             return "null"
+        case {"enum": [*values]}:
+            return " or ".join(map(str, values))
         case {"type": "boolean"}:
             return "true or false"
         case {"minimum": least, "maximum": most}:

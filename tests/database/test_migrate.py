@@ -48,6 +48,8 @@ TARGETS = {
     "public.customer_segments",
     "public.customer_venue_value",
     "public.customer_lifetime_value",
+    "public.customer_segment_history",
+    "public.segment_movements",
 }
 
 
@@ -343,6 +345,10 @@ def test_a_role_may_not_do_what_it_need_not(simple: Database, role: str, stateme
         "customer_venue_value",
         "customer_lifetime_value",
         "tenant_currency",
+        "customer_segment_change",
+        "venue_rfm_rules",
+        "customer_segment_history",
+        "segment_movements",
     ],
 )
 def test_without_a_tenant_a_table_raises_instead_of_looking_empty(
@@ -373,7 +379,7 @@ def held_by_two(simple: Database) -> Database:
             venue = UUID(int=tenant.int + 10)
             connection.execute(
                 "INSERT INTO customer_rfm_state VALUES (%s, %s, %s, now(), now(), now(), "
-                "100, 1, 5, 1, 1, 3, 1, TRUE)",
+                "100, 1, 5, 1, 1, 3, 1, TRUE, 0)",
                 [venue, UUID(int=99), tenant],
             )
             connection.execute(
@@ -382,6 +388,14 @@ def held_by_two(simple: Database) -> Database:
             )
             connection.execute(
                 "INSERT INTO customer_segments VALUES (%s, %s, 'VIP', 1, 1, 1, 1, 1, now())",
+                [venue, tenant],
+            )
+            connection.execute(
+                "INSERT INTO customer_segment_change VALUES (%s, %s, now(), %s, 4, 1, 100, FALSE)",
+                [venue, UUID(int=99), tenant],
+            )
+            connection.execute(
+                "INSERT INTO venue_rfm_rules VALUES (%s, now(), %s, 'hash', 'USD', '{}')",
                 [venue, tenant],
             )
     return simple
@@ -638,6 +652,9 @@ def test_an_upgrade_gives_old_attempts_tokens_in_the_order_in_which_they_began(
     assert rounds == [(1, False), (1, False)]
 
 
+NO_UPDATED_AT = "full build (the source keeps no updated_at)"
+
+
 def test_after_an_upgrade_what_was_done_before_it_counts(
     at_0001: Database, redis_client: redis.Redis
 ) -> None:
@@ -647,18 +664,18 @@ def test_after_an_upgrade_what_was_done_before_it_counts(
         [],
         {
             "Arena": ("skipped", "newer results stand"),
-            "Ballroom": ("succeeded", ""),
+            "Ballroom": ("succeeded", "full build (first)"),
             "Cellar": ("skipped", "already done"),
-            "Dome": ("succeeded", ""),
+            "Dome": ("succeeded", "full build (first)"),
         },
     )
     assert _run(at_0001, leases, TONIGHT) == (
         [],
         {
             "Arena": ("skipped", "already done"),
-            "Ballroom": ("succeeded", ""),
-            "Cellar": ("succeeded", ""),
-            "Dome": ("succeeded", ""),
+            "Ballroom": ("succeeded", NO_UPDATED_AT),
+            "Cellar": ("succeeded", "full build (first)"),
+            "Dome": ("succeeded", NO_UPDATED_AT),
         },
     )
 

@@ -23,6 +23,7 @@ from venue_analytics.harness.attempts import VenueAttempt
 from venue_analytics.harness.batches import pack
 from venue_analytics.harness.history import Attempt, PlannedRun, RunKey
 from venue_analytics.harness.leases import Holder, Leases
+from venue_analytics.harness.request import RunRequest
 from venue_analytics.harness.standing import Work
 
 NAME = "diary"
@@ -62,7 +63,7 @@ class Night:
             key,
             plan_try=plan_try,
             as_of=as_of,
-            force=False,
+            request=RunRequest(),
             settings={"retries": 3},
             source_faults=["a venue has no tenant"],
             left_behind=[],

@@ -167,15 +167,6 @@ def test_a_venue_without_a_name_is_called_by_its_id(
     assert str(NOWHERE) in planner.names(planner.plan())
 
 
-def test_orders_at_unknown_venues_are_told(planner: Planner, superuser: psycopg.Connection) -> None:
-    superuser.execute(
-        "UPDATE orders SET venue_id = %s WHERE venue_id = %s", [NOWHERE, DOME.venue_id]
-    )
-    assert planner.plan().source_faults == [
-        f"6 orders of tenant {SOUTH} are at venues that it does not have: left out"
-    ]
-
-
 def test_a_venue_that_is_no_longer_listed_has_gone_once_it_had_scores(
     planner: Planner, superuser: psycopg.Connection
 ) -> None:

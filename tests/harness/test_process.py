@@ -35,6 +35,7 @@ from venue_analytics.harness.finish import finish_run
 from venue_analytics.harness.history import PlannedRun, RunKey
 from venue_analytics.harness.leases import Holder, Leases
 from venue_analytics.harness.process import process_batch
+from venue_analytics.harness.request import RunRequest
 
 AS_OF = datetime(2026, 3, 1, 2, tzinfo=UTC)
 TENANT = "SELECT current_setting('app.current_tenant_id')"
@@ -94,7 +95,7 @@ def new_diary(simple: Database, redis_client: redis.Redis) -> Callable[..., Diar
                 key,
                 plan_try=1,
                 as_of=AS_OF,
-                force=False,
+                request=RunRequest(),
                 settings={},
                 source_faults=[],
                 left_behind=[],

@@ -53,6 +53,9 @@ def test_as_of_is_utc_unless_it_names_an_offset(as_of: str, read: datetime) -> N
         ({"as_of": "0001-01-01"}, "as_of = '0001-01-01': must be a moment of the year 1970 or"),
         ({"as_of": True}, "as_of = 'True': must be an ISO date or timestamp such as"),
         ({"force": "perhaps"}, "force = 'perhaps': Input should be a valid boolean"),
+        ({"dry_run": True, "force": True}, "dry_run compares with what stands: it goes with none"),
+        ({"dry_run": True, "as_of": "2026-03-01"}, "dry_run compares with what stands"),
+        ({"settings": {"retries": 1}}, "settings are tried by a dry_run alone"),
     ],
 )
 def test_what_is_not_allowed_is_named_in_one_line(conf: dict[str, Any], words: str) -> None:
@@ -69,7 +72,7 @@ def test_all_faults_are_told_at_once() -> None:
 
 @given(
     conf=st.dictionaries(
-        st.sampled_from(["venues", "as_of", "force"]) | st.text(max_size=8),
+        st.sampled_from(list(RunRequest.model_fields)) | st.text(max_size=8),
         st.none()
         | st.booleans()
         | st.integers()
@@ -81,7 +84,8 @@ def test_all_faults_are_told_at_once() -> None:
 )
 def test_any_conf_gives_a_request_or_a_permanent_error(conf: dict[str, Any]) -> None:
     with suppress(PermanentError):
-        assert set(RunRequest.read(conf).model_dump()) == {"venues", "as_of", "force"}
+        request = RunRequest.read(conf)
+        assert request.dry_run or request.settings is None
 
 
 def test_a_moment_is_written_to_the_second_with_its_zone() -> None:

@@ -37,7 +37,13 @@ VIEWS = {
     "customer_venue_value": ("venue_id", "customer_id"),
     "customer_lifetime_value": ("tenant_id", "customer_id"),
 }
-STATE_TABLES = ("customer_rfm_state", "venue_rfm_state", "customer_segments")
+STATE_TABLES = (
+    "customer_rfm_state",
+    "venue_rfm_state",
+    "customer_segments",
+    "customer_segment_change",
+    "venue_rfm_rules",
+)
 HISTORY_TABLES = (
     "dead_letter_payload",
     "dead_letter",

@@ -6,13 +6,23 @@ from venue_analytics.harness.errors import (
     SettingsError,
     TransientError,
 )
-from venue_analytics.harness.job import Again, Job, Outcome, Venue, VenueResult, VenueRun
+from venue_analytics.harness.job import (
+    Again,
+    BuildMode,
+    Job,
+    Outcome,
+    Venue,
+    VenueResult,
+    VenueRun,
+    VenueToDo,
+)
 from venue_analytics.harness.settings import SHAPES_RESULTS, JobSettings
 
 __all__ = [
     "SHAPES_RESULTS",
     "Again",
     "AnalyticsError",
+    "BuildMode",
     "Job",
     "JobSettings",
     "Outcome",
@@ -22,4 +32,5 @@ __all__ = [
     "Venue",
     "VenueResult",
     "VenueRun",
+    "VenueToDo",
 ]

@@ -44,6 +44,7 @@ class VenueAttempt:
         row: its row in history, once there.
         entered_at: when its first transaction began, by the database's clock.
         resumed: whether an earlier attempt had done some of its steps.
+        survey: what the job's survey gave for the venue.
     """
 
     run: PlannedRun
@@ -56,6 +57,7 @@ class VenueAttempt:
     row: int | None = None
     entered_at: datetime | None = None
     resumed: bool = False
+    survey: Any = None
 
     def start_over(self) -> None:
         """Forget token and row: the lease is to be taken anew, and is another one."""
@@ -95,6 +97,7 @@ def open_rows(connection: psycopg.Connection, attempts: Sequence[VenueAttempt]) 
             "job": first.run.job,
             "as_of": first.work.as_of,
             "host": socket.gethostname(),
+            "dry_run": first.run.dry_run,
             "venue_ids": [attempt.venue.venue_id for attempt in attempts],
             "tenant_ids": [attempt.venue.tenant_id for attempt in attempts],
             "gone": [attempt.venue.gone for attempt in attempts],
@@ -111,14 +114,21 @@ def open_rows(connection: psycopg.Connection, attempts: Sequence[VenueAttempt]) 
 def enter(connection: psycopg.Connection, attempt: VenueAttempt) -> None:
     """Begin a transaction's work: its tenant is set, its fence locked, its token the newest.
 
+    Whatever holders of older tokens have committed is in sight, although the transaction sees the
+    moment of its begin: they did so before this token was drawn, or never will.
+
     Raises:
         psycopg.Error: with SQLSTATE VA001, if another attempt has drawn a token since.
+        LeaseLostError: the same, drawn while this waited for the fence.
     """
-    _execute(
-        connection,
-        "enter",
-        _names(attempt) | {"tenant_id": attempt.venue.tenant_id, "token": attempt.token},
-    )
+    try:
+        _execute(
+            connection,
+            "enter",
+            _names(attempt) | {"tenant_id": attempt.venue.tenant_id, "token": attempt.token},
+        )
+    except psycopg.errors.SerializationFailure:
+        raise LeaseLostError("another attempt has taken over meanwhile") from None
 
 
 def standing(
@@ -230,29 +240,33 @@ def close(
     resumed has not looked at what an earlier attempt may have set aside.
 
     Raises:
-        LeaseLostError: its row has been closed by somebody who took it for dead.
+        LeaseLostError: its row has been closed by somebody who took it for dead, or somebody has
+            written to one of its letters since this transaction began.
     """
     has_met_items = result.outcome is Outcome.SUCCEEDED and not attempt.resumed
-    (ended,) = _execute(
-        connection,
-        "end_well",
-        _names(attempt)
-        | {
-            "id": attempt.row,
-            "outcome": result.outcome,
-            "reason": result.reason,
-            "started_at": attempt.entered_at,
-            "rows_read": result.rows_read,
-            "rows_written": result.rows_written,
-            "rows_unchanged": result.rows_unchanged,
-            "rows_removed": result.rows_removed,
-            "left_out": Jsonb(dict(result.left_out)),
-            "summary": Jsonb(dict(result.summary)),
-            "as_of": attempt.work.as_of,
-            "key": dead_letters.venue_key(job, attempt.work.as_of),
-            "items_before": attempt.entered_at if has_met_items else None,
-        },
-    ).fetchone() or (0,)
+    parameters = _names(attempt) | {
+        "id": attempt.row,
+        "outcome": result.outcome,
+        "mode": result.mode,
+        "reason": result.reason,
+        "started_at": attempt.entered_at,
+        "rows_read": result.rows_read,
+        "rows_written": result.rows_written,
+        "rows_unchanged": result.rows_unchanged,
+        "rows_removed": result.rows_removed,
+        "left_out": Jsonb(dict(result.left_out)),
+        "summary": Jsonb(dict(result.summary)),
+        "as_of": attempt.work.as_of,
+        "dry_run": attempt.run.dry_run,
+        "key": dead_letters.venue_key(job, attempt.work.as_of),
+        "items_before": attempt.entered_at if has_met_items else None,
+    }
+    try:
+        (ended,) = _execute(connection, "end_well", parameters).fetchone() or (0,)
+    except psycopg.errors.SerializationFailure:
+        raise LeaseLostError(
+            "its row in history was closed by another process, or one of its letters changed"
+        ) from None
     if not ended:
         raise LeaseLostError("its row in history was closed by another process")
 

@@ -23,8 +23,10 @@ class Batch:
     venues: tuple[Venue, ...]
 
 
-def pack(venues: Sequence[Venue], *, max_tasks: int) -> list[Batch]:
+def pack(venues: Sequence[Venue], *, max_tasks: int | None) -> list[Batch]:
     """Give each venue a task of its own while there are few; else balance tasks by duration.
+
+    Without `max_tasks` nobody shares the work: one batch a tenant.
 
     The longest venue goes to the task that has least to do so far (LPT rule), so that a large one
     is alone. A venue that was never done counts as the median of the others. Batches are
@@ -41,6 +43,7 @@ def pack(venues: Sequence[Venue], *, max_tasks: int) -> list[Batch]:
         return max(unknown if venue.expected_seconds is None else venue.expected_seconds, 0.001)
 
     by_tenant = [list(group) for _, group in groupby(ordered, key=lambda venue: venue.tenant_id)]
+    max_tasks = max_tasks or max(len(by_tenant), 1)
     if len(by_tenant) > max_tasks:
         by_tenant = [ordered]
     loads = [sum(map(seconds, group)) for group in by_tenant]

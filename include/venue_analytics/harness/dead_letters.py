@@ -87,9 +87,11 @@ def write_venues(connection: psycopg.Connection, job: Job[Any], undone: Iterable
     """Write letters for venues whose tries are exhausted, or renew those that are open.
 
     In the order of the venues' ids: two runs that write at once never wait for each other. None is
-    written where another run has done the venue meanwhile.
+    written where another run has done the venue meanwhile, nor for a dry run.
     """
     for run, venue, attempt, error in sorted(undone, key=lambda one: (one[1].venue_id, one[0].id)):
+        if run.dry_run:
+            continue
         _write(
             connection,
             run,

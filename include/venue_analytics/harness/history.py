@@ -15,6 +15,7 @@ from psycopg.types.json import Jsonb
 from venue_analytics.database.statements import statement
 from venue_analytics.harness.batches import Batch
 from venue_analytics.harness.job import Outcome, Venue
+from venue_analytics.harness.request import RunRequest
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class PlannedRun:
         run_id: Airflow's, or one of the command line's own.
         as_of: what its results are as of.
         force: whether results of a later as_of are replaced.
+        full_build: whether everything is built from the source, whatever is known.
+        dry_run: whether it only says what would change.
         settings: as plan read them.
         source_faults: what plan found amiss in the source, in words.
         left_behind: what earlier runs left undone when they ended without their finish, in words.
@@ -52,6 +55,8 @@ class PlannedRun:
     run_id: str
     as_of: datetime
     force: bool
+    full_build: bool
+    dry_run: bool
     settings: dict[str, Any]
     source_faults: list[str]
     left_behind: list[str]
@@ -72,6 +77,7 @@ class Attempt:
     venue_name: str
     batch: int
     outcome: str
+    mode: str | None
     reason: str | None
     seconds: float | None
     rows_read: int | None
@@ -100,6 +106,8 @@ class RunSummary:
     run_id: str
     as_of: datetime
     force: bool
+    full_build: bool
+    dry_run: bool
     planned_at: datetime
     finished_at: datetime | None
     outcome: str
@@ -120,6 +128,7 @@ class AttemptSummary:
     try_number: int
     token: int | None
     outcome: str
+    mode: str | None
     reason: str | None
     started_at: datetime
     seconds: float | None
@@ -133,7 +142,7 @@ def store_plan(
     *,
     plan_try: int,
     as_of: datetime,
-    force: bool,
+    request: RunRequest,
     settings: dict[str, Any],
     source_faults: list[str],
     left_behind: list[str],
@@ -151,7 +160,9 @@ def store_plan(
     parameters = names | {
         "plan_try": plan_try,
         "as_of": as_of,
-        "force": force,
+        "force": request.force,
+        "full_build": request.full,
+        "dry_run": request.dry_run,
         "settings": Jsonb(settings),
         "source_faults": Jsonb(source_faults),
         "left_behind": Jsonb(left_behind),

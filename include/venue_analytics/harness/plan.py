@@ -41,6 +41,7 @@ def plan_run(
     *,
     as_of: datetime,
     plan_try: int = 1,
+    alone: bool = False,
     is_over: Callable[[str], bool] | None = None,
 ) -> PlannedRun:
     """Settle what a run does, and store it; first end what earlier runs have left open.
@@ -54,6 +55,7 @@ def plan_run(
         request: what was asked of this run.
         as_of: what its results are as of.
         plan_try: which try of plan this is; an earlier one never replaces a later one's plan.
+        alone: whether one process does all of it, one batch after the other.
         is_over: whether a run of this deployment, by its id, has ended.
 
     Returns:
@@ -95,11 +97,11 @@ def plan_run(
             key,
             plan_try=plan_try,
             as_of=as_of,
-            force=request.force,
+            request=request,
             settings=settings.model_dump(mode="json"),
             source_faults=faults,
             left_behind=left_behind,
-            batches=pack(measured, max_tasks=settings.max_tasks),
+            batches=pack(measured, max_tasks=None if alone else settings.max_tasks),
         )
     run = history.load_run(connection, key)
     if run is None:

@@ -26,12 +26,13 @@ from venue_analytics.harness.database_errors import in_words
 from venue_analytics.harness.errors import AnalyticsError, PermanentError, TransientError
 from venue_analytics.harness.failures import VenueFailure, describe
 from venue_analytics.harness.history import PlannedRun
-from venue_analytics.harness.interrupts import stopped_by_sigterm
-from venue_analytics.harness.job import Job, Outcome, Venue, VenueResult
+from venue_analytics.harness.interrupts import cancelled_when_stopped, stopped_by_sigterm
+from venue_analytics.harness.job import Job, Outcome, Survey, Venue, VenueResult, VenueToDo
 from venue_analytics.harness.leases import RENEWAL, Held, Holder, LeaseKeeper, Leases
 from venue_analytics.harness.settings import JobSettings
 from venue_analytics.harness.standing import Work
 from venue_analytics.harness.steps import do_steps
+from venue_analytics.harness.tenant import one_moment, set_tenant
 
 log = logging.getLogger(__name__)
 
@@ -235,6 +236,7 @@ class _BatchWork:
             self._batch.number,
             self.round,
             run.plan_number,
+            anew=run.full_build,
         )
         holder = Holder(
             run.deployment,
@@ -304,6 +306,7 @@ class _BatchWork:
                     self._queue.append(attempt)
             if self._at_work:
                 attempts.open_rows(self.connection, self._at_work)
+                self._survey(self._at_work)
         except psycopg.errors.LockNotAvailable as error:
             self._work_one_by_one(together, error)
         except Exception as error:  # noqa: BLE001  told for each venue, and no other is stopped
@@ -312,6 +315,35 @@ class _BatchWork:
             self._work_on_one(attempt)
         # those that were done early are held on to: it is about a second, and one round trip
         self._keeper.give_back([attempt.venue.venue_id for attempt in together])
+
+    def _survey(self, together: list[VenueAttempt]) -> None:
+        """Have the job look at a tenant's venues at once; one alone looks for itself."""
+        if self._job.survey is None or self._run.dry_run:
+            return
+        by_tenant: dict[UUID, list[VenueAttempt]] = {}
+        for attempt in together:
+            if not attempt.venue.gone:
+                by_tenant.setdefault(attempt.venue.tenant_id, []).append(attempt)
+        for tenant_id, there in by_tenant.items():
+            if len(there) > 1:
+                self._survey_tenant(self._job.survey, tenant_id, there)
+
+    def _survey_tenant(
+        self, survey: Survey[Any], tenant_id: UUID, there: list[VenueAttempt]
+    ) -> None:
+        to_do = [VenueToDo(attempt.venue, attempt.settings) for attempt in there]
+        try:
+            with one_moment(self.connection), cancelled_when_stopped(self.connection):
+                set_tenant(self.connection, tenant_id)
+                found = survey(
+                    self.connection, tenant_id, to_do, self._run.as_of, self._run.full_build
+                )
+        except psycopg.Error as error:
+            # one venue's fault, perhaps: each looks for itself, and that one alone fails
+            log.warning("%d venues could not be surveyed together: %s", len(there), describe(error))
+            return
+        for attempt in there:
+            attempt.survey = found.get(attempt.venue.venue_id)
 
     def _work_one_by_one(self, together: list[VenueAttempt], error: Exception) -> None:
         """A transaction on one of these venues goes on for too long: find out which."""
@@ -336,7 +368,7 @@ class _BatchWork:
             else:
                 if result.outcome is Outcome.SUCCEEDED:
                     self._seconds.append(time.monotonic() - began)
-                self._tell(venue, f"{result.outcome}: {result.reason or _rows(result)}")
+                self._tell(venue, f"{result.outcome}: {_in_words(result)}")
         self._leave(attempt)
 
     def _leave(self, attempt: VenueAttempt) -> None:
@@ -383,9 +415,12 @@ class _BatchWork:
                 raise
 
 
-def _rows(result: VenueResult) -> str:
+def _in_words(result: VenueResult) -> str:
+    if result.outcome is Outcome.SKIPPED:
+        return result.reason or "nothing to do"
     left_out = "".join(f", {count:,} {kind}" for kind, count in sorted(result.left_out.items()))
+    reason = f"; {result.reason}" if result.reason else ""
     return (
         f"{result.rows_read:,} rows read, {result.rows_written:,} written, "
-        f"{result.rows_unchanged:,} unchanged, {result.rows_removed:,} removed{left_out}"
+        f"{result.rows_unchanged:,} unchanged, {result.rows_removed:,} removed{left_out}{reason}"
     )

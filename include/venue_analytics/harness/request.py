@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 
 from venue_analytics.harness.errors import PermanentError
 
@@ -43,6 +52,29 @@ class RunRequest(BaseModel):
         "the run's own.",
     )
     force: bool = Field(False, description="Replace results of a later as_of.")
+    full: bool = Field(
+        False, description="Build everything from the source, not only what has changed."
+    )
+    dry_run: bool = Field(
+        False,
+        description="Only say what the settings would change, compared with what stands; nothing "
+        "is written.",
+    )
+    settings: dict[str, Any] | None = Field(
+        None,
+        description="With a dry run: settings to try instead of those in force, whole as in the "
+        "Variable.",
+    )
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> Self:
+        if self.dry_run and (self.as_of is not None or self.force or self.full):
+            raise ValueError(
+                "dry_run compares with what stands: it goes with none of as_of, force and full"
+            )
+        if self.settings is not None and not self.dry_run:
+            raise ValueError("settings are tried by a dry_run alone; a run takes those in force")
+        return self
 
     @classmethod
     def read(cls, conf: Mapping[str, Any]) -> RunRequest:
@@ -55,16 +87,17 @@ class RunRequest(BaseModel):
             return cls.model_validate(dict(conf))
         except ValidationError as error:
             known = ", ".join(cls.model_fields)
-            faults = "; ".join(
-                f"{'.'.join(map(str, fault['loc']))} = {str(fault['input'])[:80]!r}: "
-                + (
-                    f"is not a parameter of this run; allowed: {known}"
-                    if fault["type"] == "extra_forbidden"
-                    else fault["msg"].removeprefix("Value error, ")
-                )
-                for fault in error.errors(include_url=False)
-            )
+            faults = "; ".join(_fault(fault, known) for fault in error.errors(include_url=False))
             raise PermanentError(f"run parameters: {faults}") from None
+
+
+def _fault(fault: ErrorDetails, known: str) -> str:
+    message = fault["msg"].removeprefix("Value error, ")
+    if not fault["loc"]:  # a check of several fields
+        return message
+    if fault["type"] == "extra_forbidden":
+        message = f"is not a parameter of this run; allowed: {known}"
+    return f"{'.'.join(map(str, fault['loc']))} = {str(fault['input'])[:80]!r}: {message}"
 
 
 def moment(as_of: datetime) -> str:

@@ -179,8 +179,12 @@ class JobSettings(BaseModel):
 
     def rules_hash(self) -> str:
         """Hash the fields that shape a venue's results: 16 hex digits."""
-        rules = self.model_dump(mode="json", include=set(self._fields_marked("shapes_results")))
-        return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:16]
+        rules = json.dumps(self.rules_as_json(), sort_keys=True)
+        return hashlib.sha256(rules.encode()).hexdigest()[:16]
+
+    def rules_as_json(self) -> dict[str, Any]:
+        """Give the fields that shape a venue's results, as JSON."""
+        return self.model_dump(mode="json", include=set(self._fields_marked("shapes_results")))
 
     def _override_faults(self, overrides: dict[str, Any]) -> list[str]:
         may_differ = self._fields_marked("per_venue")

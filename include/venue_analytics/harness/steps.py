@@ -9,11 +9,19 @@ from typing import Any
 import psycopg
 
 from venue_analytics.harness import dead_letters
-from venue_analytics.harness.attempts import VenueAttempt, begin, close, end_step, enter
+from venue_analytics.harness.attempts import (
+    VenueAttempt,
+    begin,
+    close,
+    end_step,
+    enter,
+    standing,
+)
+from venue_analytics.harness.errors import PermanentError
 from venue_analytics.harness.interrupts import cancelled_when_stopped
 from venue_analytics.harness.job import Again, Job, Outcome, VenueResult, VenueRun
 from venue_analytics.harness.standing import Checkpoint
-from venue_analytics.harness.tenant import set_tenant
+from venue_analytics.harness.tenant import one_moment, set_tenant
 
 
 def do_steps(
@@ -40,8 +48,12 @@ def do_steps(
     progress: Checkpoint | None = None
     while True:
         check_lease()
-        with connection.transaction(), cancelled_when_stopped(connection):
+        with one_moment(connection), cancelled_when_stopped(connection):
             enter(connection, attempt)
+            if attempt.run.dry_run:
+                result = _preview(connection, job, attempt)
+                close(connection, job, attempt, result)
+                return result
             if progress is None:
                 found = begin(connection, job, attempt)
                 if isinstance(found, str):
@@ -82,8 +94,10 @@ def _do_step(
             attempt.settings,
             attempt.work.as_of,
             attempt.work.force,
+            attempt.run.full_build,
             set_aside,
             progress.cursor,
+            attempt.survey,
         )
     )
     is_last = progress.step == len(job.steps) - 1
@@ -93,3 +107,21 @@ def _do_step(
             f"{type(end).__name__}: the last step gives a VenueResult, the others None"
         )
     return end
+
+
+def _preview(connection: psycopg.Connection, job: Job[Any], attempt: VenueAttempt) -> VenueResult:
+    """Have the job say what would change; a dry run ends skipped: nothing was done."""
+    standing(connection, job, attempt)
+    venue = attempt.venue
+    if job.preview is None:
+        raise PermanentError(f"{job.name} has no dry run")
+    if venue.gone:
+        return VenueResult(Outcome.SKIPPED, reason="dry run: venue gone, its rows would be removed")
+
+    def set_aside(_key: str, _payload: Mapping[str, Any], _error: Exception) -> None:
+        """Note nothing: it would be a change."""
+
+    preview = job.preview(
+        VenueRun(connection, venue, attempt.settings, attempt.work.as_of, False, True, set_aside)
+    )
+    return replace(preview, outcome=Outcome.SKIPPED, reason="dry run: nothing was written")

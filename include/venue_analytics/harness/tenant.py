@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from uuid import UUID
 
 import psycopg
+from psycopg import IsolationLevel
 
 
 @contextmanager
@@ -20,6 +21,19 @@ def tenant_transaction(connection: psycopg.Connection, tenant_id: UUID | None) -
     with connection.transaction():
         set_tenant(connection, tenant_id)
         yield
+
+
+@contextmanager
+def one_moment(connection: psycopg.Connection) -> Iterator[None]:
+    """Open a transaction whose statements all see what the first one sees; commit at its end."""
+    connection.isolation_level = IsolationLevel.REPEATABLE_READ
+    try:
+        with connection.transaction():
+            # BEGIN has been sent, and said so: the next transaction is an ordinary one again
+            yield
+    finally:
+        if not connection.closed:
+            connection.isolation_level = None
 
 
 def set_tenant(connection: psycopg.Connection, tenant_id: UUID | None) -> None:

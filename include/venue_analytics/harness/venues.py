@@ -82,14 +82,6 @@ def find_venues(connection: psycopg.Connection, job: Job[Any]) -> FoundVenues:
     for tenant_id in sorted(tenants):
         with tenant_transaction(connection, tenant_id):
             held_here = job.venues_held(connection, tenant_id)
-            (orders,) = connection.execute(
-                statement(__package__, "orders_at_unknown_venues"), {"tenant_id": tenant_id}
-            ).fetchone() or (0,)
-        if orders:
-            faults.append(
-                f"{orders:,} orders of tenant {tenant_id} are at venues that it does not have: "
-                "left out"
-            )
         held.update(held_here)
         for venue_id in held_here:
             known = venues.get(venue_id)
@@ -97,14 +89,6 @@ def find_venues(connection: psycopg.Connection, job: Job[Any]) -> FoundVenues:
                 venues[venue_id] = Venue(venue_id, tenant_id, str(venue_id), gone=True)
             elif known is not None and known.tenant_id != tenant_id:
                 venues[venue_id] = dataclasses.replace(known, former_tenant_id=tenant_id)
-    if having_venues:
-        with tenant_transaction(connection, min(having_venues)):
-            (orders,) = connection.execute(
-                statement("venue_analytics.database", "orders_of_unknown_tenants"),
-                {"tenants": list(having_venues)},
-            ).fetchone() or (0,)
-        if orders:
-            faults.append(f"{orders:,} orders are of no tenant that has a venue: left out")
     if held and not listed:
         raise PermanentError(
             f"source.venues lists no venue, though {job.name} holds results of {len(held)}: "

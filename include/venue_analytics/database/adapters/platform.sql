@@ -2,8 +2,9 @@
 -- Sales are told apart by `status IN (…)` in branches of their own, not by a CASE: the planner
 -- then knows how many rows a status has, and leaves out the branches that nobody asked for.
 -- Indexes it wants: orders (event_id, user_id) INCLUDE (id, tenant_id, status, currency,
--- created_at, total_cents); orders (user_id), (updated_at); events (venue_id);
--- order_refunds (order_id), (updated_at).
+-- created_at, updated_at, total_cents); orders (user_id), (updated_at); events (venue_id);
+-- order_refunds (order_id), (updated_at). With several tenants: CREATE STATISTICS (dependencies)
+-- ON venue_id, tenant_id FROM events, and ON event_id, tenant_id FROM orders.
 -- keeps_updated_at: true
 
 CREATE VIEW source.venues WITH (security_invoker) AS

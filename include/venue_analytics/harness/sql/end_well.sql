@@ -1,8 +1,10 @@
 -- One row: how many attempts of this id were still running and have ended well now; with its data,
--- in one transaction. A success forgets the checkpoint; a good end answers the dead letters.
+-- in one transaction. A success forgets the checkpoint; a good end answers the dead letters, but
+-- for a dry run, which has done nothing.
 WITH ended AS (
     UPDATE jobs.venue_run SET
         outcome = %(outcome)s,
+        mode = %(mode)s,
         reason = %(reason)s,
         started_at = %(started_at)s,
         finished_at = clock_timestamp(),
@@ -28,6 +30,7 @@ answered AS (
         AND venue_id = %(venue_id)s
         AND state IN ('open', 'replaying')
         AND as_of <= %(as_of)s
+        AND NOT %(dry_run)s
         AND (
             (kind = 'venue' AND key = %(key)s)
             OR (kind = 'item' AND last_failed_at < %(items_before)s)

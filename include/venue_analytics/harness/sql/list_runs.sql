@@ -7,6 +7,8 @@ WITH listed AS (
         r.run_id,
         r.as_of,
         r.force,
+        r.full_build,
+        r.dry_run,
         r.planned_at,
         r.finished_at,
         r.outcome
@@ -59,6 +61,8 @@ SELECT
     l.run_id,
     l.as_of,
     l.force,
+    l.full_build,
+    l.dry_run,
     l.planned_at,
     l.finished_at,
     l.outcome,

@@ -18,6 +18,7 @@ SELECT
             AND w.as_of = latest.as_of
             AND w.rules_hash = latest.rules_hash
             AND w.outcome IN ('succeeded', 'skipped')
+            AND NOT w.dry_run
     ) AS done_for_plan,
     c.as_of AS begun_as_of,
     c.rules_hash AS begun_rules_hash,

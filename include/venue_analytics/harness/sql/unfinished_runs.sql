@@ -7,6 +7,8 @@ SELECT
     r.run_id,
     r.as_of,
     r.force,
+    r.full_build,
+    r.dry_run,
     r.settings,
     r.source_faults,
     r.left_behind,

@@ -1,8 +1,9 @@
 """RFM scoring: each venue's customers by recency, frequency and monetary value."""
 
 from venue_analytics.harness import Job
-from venue_analytics.jobs.rfm_scoring.score import remove, score_venue, venues_held
+from venue_analytics.jobs.rfm_scoring.score import preview_venue, remove, score_venue, venues_held
 from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
+from venue_analytics.jobs.rfm_scoring.survey import survey
 
 RFM_SCORING = Job(
     name="rfm_scoring",
@@ -10,4 +11,6 @@ RFM_SCORING = Job(
     steps=(score_venue,),
     remove=remove,
     venues_held=venues_held,
+    survey=survey,
+    preview=preview_venue,
 )

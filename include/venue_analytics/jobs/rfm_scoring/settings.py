@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -49,6 +49,12 @@ def _known_currency(code: str) -> str:
 class RfmScoringSettings(JobSettings):
     """Thresholds and rules of RFM scoring."""
 
+    rule_set: Literal["audited", "standard"] = Field(
+        "audited",
+        description="Which rules name segments and churn risk: the audited service's, by the total "
+        "of the scores, or the standard ones, by recency first.",
+        json_schema_extra=SHAPES_RESULTS | {"unit": "-"},
+    )
     recency_days: Annotated[Bounds, AfterValidator(_rising)] = Field(
         [30, 60, 90, 180],
         description="Days since the last purchase, at the most, for scores 5, 4, 3 and 2.",
@@ -134,6 +140,23 @@ class RfmScoringSettings(JobSettings):
         description="ISO 4217 code of the orders that count; null means the venue's own, else "
         "that of most of its sales at its first build.",
         json_schema_extra=SHAPES_RESULTS | {"unit": "ISO 4217 code", "allowed": A_CURRENCY},
+    )
+
+    full_rebuild_days: int = Field(
+        7,
+        ge=1,
+        le=365,
+        description="Nights of which one builds every customer anew from the source, whatever has "
+        "changed; each venue's is another.",
+        json_schema_extra={"unit": "days"},
+    )
+    overlap_minutes: int = Field(
+        60,
+        ge=0,
+        le=10_080,
+        description="How long before the last as_of changes are looked for again: transactions "
+        "that committed late, clocks that differ.",
+        json_schema_extra={"unit": "minutes"},
     )
 
     @model_validator(mode="after")

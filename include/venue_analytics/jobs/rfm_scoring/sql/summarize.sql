@@ -1,5 +1,17 @@
--- No rows: brings a venue's segment summary to its scores, a row for each segment, empty ones too.
-WITH figures AS (
+-- No rows: brings a venue's segment summary to its scores: a row for each segment of the rules in
+-- force, empty ones too, and none of others.
+WITH others AS (
+    DELETE FROM public.customer_segments AS s
+    WHERE
+        s.venue_id = %(venue_id)s
+        AND s.tenant_id = %(tenant_id)s
+        AND s.segment_name NOT IN (
+            SELECT public.rfm_segment_name(code.segment)
+            FROM unnest(%(codes)s::smallint[]) AS code (segment)
+        )
+),
+
+figures AS (
     SELECT
         s.segment,
         count(*) AS customers,
@@ -25,7 +37,7 @@ SELECT
     coalesce(round(f.spent_cents / (100 * f.customers), 2), 0),
     coalesce(round(f.purchases * 365.25 / f.days, 2), 0),
     %(as_of)s
-FROM unnest(ARRAY[1, 2, 3, 4]::smallint[]) AS code (segment)
+FROM unnest(%(codes)s::smallint[]) AS code (segment)
 LEFT JOIN figures AS f ON code.segment = f.segment
 ON CONFLICT (venue_id, segment_name) DO UPDATE SET
     customer_count = excluded.customer_count,

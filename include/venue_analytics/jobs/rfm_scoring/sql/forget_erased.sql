@@ -1,0 +1,9 @@
+-- No rows: of erased customers, no trace stays.
+DELETE FROM public.customer_segment_change AS c
+USING source.customers AS e
+WHERE
+    c.venue_id = %(venue_id)s
+    AND c.tenant_id = %(tenant_id)s
+    AND c.customer_id = e.customer_id
+    AND e.erased
+    AND (e.tenant_id = %(tenant_id)s OR e.tenant_id IS NULL);
