@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import psycopg
@@ -29,7 +30,13 @@ from venue_analytics.harness.request import RunRequest
 AS_OF = datetime(2026, 3, 1, 2, tzinfo=UTC)
 #: What each job keeps: every column is a function of source, settings and as_of.
 KEPT = {
-    "rfm_scoring": ("customer_rfm_state", "venue_rfm_state", "customer_segments"),
+    "rfm_scoring": (
+        "customer_rfm_state",
+        "venue_rfm_state",
+        "customer_segments",
+        "customer_segment_change",
+        "venue_rfm_rules",
+    ),
     "three_steps": three_steps.RESULTS,
 }
 
@@ -67,6 +74,11 @@ class Night:
         return cls(
             database, Order(uri, redis_uri, job, run, batch, settings, 1, lease, renew_every)
         )
+
+    @property
+    def redis_port(self) -> int:
+        """The port of its Redis."""
+        return urlsplit(self.order.redis_uri).port or 6379
 
     def through(self, wires: Wires) -> Order:
         """Give the first try's order, by way of wires."""
