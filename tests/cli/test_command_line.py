@@ -560,3 +560,50 @@ def test_a_venue_may_be_named_like_the_markup_of_our_tables(
         assert (ended.code, ended.err) == (0, "")
         assert "No tenant [/red]" in ended.out
     assert "Club [/b] One" in ended.out
+
+
+@ONE_VERSION
+def test_a_dry_run_prints_who_would_move_under_other_settings(
+    cli: CommandLine, superuser: psycopg.Connection
+) -> None:
+    night = ("run", "rfm_scoring", "--as-of", "2026-02-01T00:00:00Z")
+    assert cli(*night).code == 0
+    (cli.folder / "new.json").write_text('{"rule_set": "standard"}')
+    ended = cli("run", "rfm_scoring", "--dry-run", "--settings", "new.json")
+    assert (ended.code, ended.err) == (0, "")
+    assert "Settings: of new.json" in ended.out
+    # at each of four venues, who bought twice for 20 and three times for 30
+    assert line_of(ended, "Regular") == "Regular Potential Loyalist 8 520.00 USD".split()
+    assert "12 of 12 customers at 4 venues would move. Dry run: nothing was written." in ended.out
+    assert superuser.execute("SELECT count(*) FROM customer_segment_change").fetchone() == (0,)
+    assert "(dry run)" in cli("history", "rfm_scoring").out
+    shown = cli("show-run", "rfm_scoring")
+    assert "12 of 12 customers at 4 venues would move" in shown.out
+    same = cli("run", "rfm_scoring", "--dry-run")
+    assert "Nobody would move between segments." in same.out
+
+
+@ONE_VERSION
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--settings", "new.json"), "--settings are tried by --dry-run alone"),
+        (("--dry-run", "--force"), "dry_run compares with what stands"),
+        (("--dry-run", "--settings", "no.json"), "--settings no.json: cannot be read"),
+        (("--dry-run", "--settings", "bad.json"), "colour = 'red': is not a setting of this job"),
+    ],
+)
+def test_what_a_dry_run_cannot_try_is_told_in_one_line(
+    cli: CommandLine, options: tuple[str, ...], words: str
+) -> None:
+    (cli.folder / "new.json").write_text("{}")
+    (cli.folder / "bad.json").write_text('{"colour": "red"}')
+    assert words in refusal(cli("run", "rfm_scoring", *options))
+
+
+@ONE_VERSION
+def test_a_full_run_builds_everything_and_history_says_so(cli: CommandLine) -> None:
+    assert cli("run", "rfm_scoring", "--full").code == 0
+    assert "(full)" in cli("history", "rfm_scoring").out
+    attempts = cli("history", "rfm_scoring", "--venue", str(VENUES[0].venue_id))
+    assert "full build (first)" in attempts.out

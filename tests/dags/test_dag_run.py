@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -299,3 +300,19 @@ def test_two_runs_are_two_rows_of_history_of_one_deployment(
     assert len({deployment for _, deployment, _ in rows}) == 1
     assert isinstance(rows[0][1], UUID)
     assert {outcome for _, _, outcome in rows} == {"succeeded"}
+
+
+def test_a_dry_run_logs_who_would_move_under_the_settings_to_try(
+    dag: DagRunner, simple: Database, superuser: psycopg.Connection
+) -> None:
+    fill(superuser)
+    assert dag.run(simple).state == "success"
+    before = superuser.execute("SELECT xmin, ctid FROM customer_rfm_state ORDER BY 2").fetchall()
+    run = dag.run(simple, conf={"dry_run": True, "settings": {"rule_set": "standard"}})
+    assert run.state == "success"
+    assert set(run.states().values()) == {"success"}
+    assert "dry run, nothing was written; would move:" in run.log
+    # long ago: of three customers at each of four venues, all are Lost or Hibernating
+    assert re.search(r"Lost → .*: \d+ customers who spent [\d.]+ USD", run.log)
+    after = superuser.execute("SELECT xmin, ctid FROM customer_rfm_state ORDER BY 2").fetchall()
+    assert after == before

@@ -143,6 +143,7 @@ class House:
         *,
         force: bool = False,
         venues: list[UUID] | None = None,
+        request: RunRequest | None = None,
     ) -> PlannedRun:
         """Plan a run of its own."""
         own = uuid4()
@@ -153,7 +154,7 @@ class House:
                 RFM_SCORING,
                 RunKey(own, RFM_SCORING.name, f"test__{own}"),
                 settings,
-                RunRequest(venues=venues, as_of=None, force=force),
+                request or RunRequest(venues=venues, as_of=None, force=force),
                 as_of=as_of,
             )
 

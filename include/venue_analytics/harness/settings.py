@@ -134,7 +134,7 @@ class JobSettings(BaseModel):
         json_schema_extra={"unit": "tasks"},
     )
     max_tasks: int = Field(
-        200,
+        50,
         ge=1,
         le=1024,
         description="Mapped tasks of one run at the most; with more venues, several share a task.",
