@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := $(BIN)/python -m venue_analytics.demo
 
-.PHONY: chaos help install lock run up down clean psql test lint format docs
+.PHONY: bench chaos help install lock run up down clean psql test lint format docs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: $(VENV)/.installed ## run the tests, on real PostgreSQL 16 and 18 and Valk
 
 chaos: $(VENV)/.installed ## provoke every fault of docs/faults.md, and print that table with results
 	@$(BIN)/python -m pytest -m fault -p tests.chaos
+
+bench: $(VENV)/.installed ## measure RFM scoring beside other ways, against its goals; S and M, or SIZE=S
+	@$(BIN)/python -m bench.rfm_scoring $(if $(SIZE),--size '$(SIZE)')
 
 lint: $(VENV)/.installed ## check style, types, import walls and SQL
 	@$(BIN)/ruff check

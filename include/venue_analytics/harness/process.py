@@ -96,6 +96,7 @@ def process_batch(
         work.on_wait = on_wait
         try:
             work.begin()
+            work.survey()
             work.do()
             if not work.failures:
                 work.end_well()
@@ -169,6 +170,35 @@ class _BatchWork:
                 self._queue.append(self._attempt(venue))
         if self._try_number > 1:
             self._give_back_left_leases(done)
+
+    def survey(self) -> None:
+        """Have the job look at each tenant's venues at once; one alone looks for itself."""
+        if self._job.survey is None or self._run.dry_run:
+            return
+        by_tenant: dict[UUID, list[VenueAttempt]] = {}
+        for attempt in self._queue:
+            if not attempt.venue.gone:
+                by_tenant.setdefault(attempt.venue.tenant_id, []).append(attempt)
+        for tenant_id, there in by_tenant.items():
+            if len(there) > 1:
+                self._survey_tenant(self._job.survey, tenant_id, there)
+
+    def _survey_tenant(
+        self, survey: Survey[Any], tenant_id: UUID, there: list[VenueAttempt]
+    ) -> None:
+        to_do = [VenueToDo(attempt.venue, attempt.settings) for attempt in there]
+        try:
+            with one_moment(self.connection), cancelled_when_stopped(self.connection):
+                set_tenant(self.connection, tenant_id)
+                found = survey(
+                    self.connection, tenant_id, to_do, self._run.as_of, self._run.full_build
+                )
+        except psycopg.Error as error:
+            # one venue's fault, perhaps: each looks for itself, and that one alone fails
+            log.warning("%d venues could not be surveyed together: %s", len(there), describe(error))
+            return
+        for attempt in there:
+            attempt.survey = found.get(attempt.venue.venue_id)
 
     def do(self) -> None:
         """Work until no venue is left; those that others hold come last."""
@@ -306,7 +336,6 @@ class _BatchWork:
                     self._queue.append(attempt)
             if self._at_work:
                 attempts.open_rows(self.connection, self._at_work)
-                self._survey(self._at_work)
         except psycopg.errors.LockNotAvailable as error:
             self._work_one_by_one(together, error)
         except Exception as error:  # noqa: BLE001  told for each venue, and no other is stopped
@@ -315,35 +344,6 @@ class _BatchWork:
             self._work_on_one(attempt)
         # those that were done early are held on to: it is about a second, and one round trip
         self._keeper.give_back([attempt.venue.venue_id for attempt in together])
-
-    def _survey(self, together: list[VenueAttempt]) -> None:
-        """Have the job look at a tenant's venues at once; one alone looks for itself."""
-        if self._job.survey is None or self._run.dry_run:
-            return
-        by_tenant: dict[UUID, list[VenueAttempt]] = {}
-        for attempt in together:
-            if not attempt.venue.gone:
-                by_tenant.setdefault(attempt.venue.tenant_id, []).append(attempt)
-        for tenant_id, there in by_tenant.items():
-            if len(there) > 1:
-                self._survey_tenant(self._job.survey, tenant_id, there)
-
-    def _survey_tenant(
-        self, survey: Survey[Any], tenant_id: UUID, there: list[VenueAttempt]
-    ) -> None:
-        to_do = [VenueToDo(attempt.venue, attempt.settings) for attempt in there]
-        try:
-            with one_moment(self.connection), cancelled_when_stopped(self.connection):
-                set_tenant(self.connection, tenant_id)
-                found = survey(
-                    self.connection, tenant_id, to_do, self._run.as_of, self._run.full_build
-                )
-        except psycopg.Error as error:
-            # one venue's fault, perhaps: each looks for itself, and that one alone fails
-            log.warning("%d venues could not be surveyed together: %s", len(there), describe(error))
-            return
-        for attempt in there:
-            attempt.survey = found.get(attempt.venue.venue_id)
 
     def _work_one_by_one(self, together: list[VenueAttempt], error: Exception) -> None:
         """A transaction on one of these venues goes on for too long: find out which."""

@@ -1,0 +1,12 @@
+-- One row a customer of a venue, of all venues: the figures that scores are made of. In the braces
+-- goes the text of purchases.sql.
+SELECT
+    p.venue_id,
+    p.tenant_id,
+    p.user_id AS customer_id,
+    count(*)::integer AS purchases,
+    sum(p.cents)::bigint AS spent_cents,
+    min(p.created_at) AS first_at,
+    max(p.created_at) AS last_at
+FROM ({purchases}) AS p
+GROUP BY p.venue_id, p.tenant_id, p.user_id

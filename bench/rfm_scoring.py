@@ -1,0 +1,364 @@
+"""What RFM scoring takes: floor, plain SQL, pandas, row by row, and ours; first build, next night.
+
+All on one embedded PostgreSQL 18, each way in a process of its own on fresh tables; those that
+goals hang on are done by turns and more than once, and the least is told. Ways that come to other
+scores than ours stop the bench. The last table holds the figures against the goals.
+
+    make bench [SIZE=S]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from bench import baselines, ours
+from bench.measuring import SERVER_SETTINGS, Measured, bench_server, measure
+from bench.reads import Read, measure_reads
+from bench.sameness import (
+    AS_FLOATS_DO,
+    figures,
+    refuse_difference,
+    refuse_other_rows,
+    state_fingerprint,
+)
+from bench.sources import (
+    DAY,
+    FIRST_NIGHT,
+    SIZES,
+    Size,
+    copy,
+    drop,
+    empty,
+    load,
+    one_more_day,
+    vacuum,
+)
+from rich.console import Console
+from rich.table import Table
+
+from venue_analytics.demo.servers import PostgresServer, ValkeyServer
+
+#: Nights after the first build.
+NIGHTS = 2
+#: How often the floor and our first build are done; the quickest counts.
+TIMES = 2
+FLOOR = "floor: read, and copy finished rows"
+ONE_STATEMENT = "one statement, all venues"
+ROW_BY_ROW = "row by row, as audited"
+INCREMENTAL = "incremental"
+#: Statements that are named when it is told where the time goes.
+NAMED = 5
+
+Way = Callable[..., Measured]
+
+
+@dataclass
+class Figures:
+    """What was measured of one size."""
+
+    size: Size
+    pairs: int = 0
+    ways: dict[str, Measured] = field(default_factory=dict)
+    reads: list[Read] = field(default_factory=list)
+
+    def add(self, way: str, measured: Measured) -> None:
+        """Keep the quickest of a way's measurements."""
+        if way not in self.ways or measured.seconds < self.ways[way].seconds:
+            self.ways[way] = measured
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A figure against its goal; `limit` is the least or the most that meets it."""
+
+    what: str
+    seconds: float
+    figure: float
+    limit: float
+    unit: str = "x"
+    at_least: bool = False
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the goal is met."""
+        return self.figure >= self.limit if self.at_least else self.figure <= self.limit
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=[*SIZES, "all"], default="all")
+    chosen = parser.parse_args().size
+    sizes = [size for name, size in SIZES.items() if chosen in (name, "all")]
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    settings = ", ".join(f"{name} = {value}" for name, value in SERVER_SETTINGS.items())
+    console.print(f"PostgreSQL 18 with {settings}; fsync on. A checkpoint before each measurement.")
+    began = time.monotonic()
+    found = []
+    with (
+        tempfile.TemporaryDirectory(prefix="venue-analytics-bench-") as directory,
+        bench_server(Path(directory) / "postgres") as postgres,
+        ValkeyServer(Path(directory) / "valkey") as valkey,
+    ):
+        for size in sizes:
+            bench = _Bench(console, postgres, valkey, size, Path(directory))
+            bench.run()
+            found.append(bench.found)
+    _print_goals(console, found)
+    console.print(f"{time.monotonic() - began:.0f} s in all.")
+
+
+class _Bench:
+    """One size, from its generation to its reads."""
+
+    def __init__(
+        self,
+        console: Console,
+        postgres: PostgresServer,
+        valkey: ValkeyServer,
+        size: Size,
+        directory: Path,
+    ) -> None:
+        self.found = Figures(size)
+        self._console = console
+        self._postgres = postgres
+        self._valkey = valkey
+        self._directory = directory
+        # twins: one for the other ways, the others for the ways of doing a night of ours
+        self._others, self._bare, self._guarded, self._full = (
+            f"{kind}_{size.name.lower()}" for kind in ("others", "bare", "guarded", "full")
+        )
+
+    def run(self) -> None:
+        """Measure all of it, and print what each way took."""
+        began = time.monotonic()
+        load(self._postgres, self._others, self.found.size)
+        for database in (self._bare, self._guarded):
+            copy(self._postgres, self._others, database)
+        self._tell(f"generated in {time.monotonic() - began:.0f} s")
+        self._first_builds()
+        self._other_ways()
+        self._nights()
+        self._print_ways()
+        self._reads()
+        drop(self._postgres, self._others, self._bare, self._guarded, self._full)
+
+    def _first_builds(self) -> None:
+        """Build anew, on state that was emptied; the last build stays."""
+        for _ in range(TIMES):
+            for database in (self._bare, self._guarded):
+                empty(self._postgres, database)
+            self._do_bare("first build, bare", self._bare, FIRST_NIGHT, {})
+            self._do_guarded("first build, guarded", FIRST_NIGHT)
+        for database in (self._bare, self._guarded):
+            vacuum(self._postgres, database)
+        refuse_difference(
+            "the guarded first build",
+            state_fingerprint(self._superuser(self._guarded)),
+            state_fingerprint(self._superuser(self._bare)),
+        )
+        copy(self._postgres, self._bare, self._full)
+
+    def _other_ways(self) -> None:
+        expected = figures(self._superuser(self._bare))
+        self.found.pairs = int(expected["customer_rfm_scores: count(*)"])
+        uri = self._superuser(self._others)
+        ways: dict[str, tuple[Way, str, tuple[Any, ...]]] = {
+            ONE_STATEMENT: (baselines.one_statement, "one_statement", ()),
+            FLOOR: (baselines.floor, "floor", ("one_statement", self._directory)),
+            "pandas, a venue at a time": (baselines.pandas_by_venue, "by_pandas", ()),
+        }
+        again = [(FLOOR, ways[FLOOR])] * (TIMES - 1)
+        for way, (function, schema, rest) in [*ways.items(), *again]:
+            self._measure(way, self._others, function, uri, schema, FIRST_NIGHT, *rest)
+        for schema in ("one_statement", "floor"):
+            refuse_difference(schema, figures(uri, schema), expected)
+        refuse_difference("by_pandas", figures(uri, "by_pandas"), expected, AS_FLOATS_DO)
+        if self.found.size.name == "S":
+            arguments = (uri, "row_by_row", FIRST_NIGHT)
+            self._measure(ROW_BY_ROW, self._others, baselines.row_by_row, *arguments)
+            refuse_other_rows(uri, "row_by_row", "one_statement")
+        self._tell("all ways came to the same scores")
+
+    def _nights(self) -> None:
+        """Do nights of 2 % of the pairs: bare, guarded, and the first one in full too."""
+        for night in range(1, NIGHTS + 1):
+            as_of = FIRST_NIGHT + night * DAY
+            for database in (self._bare, self._guarded):
+                one_more_day(self._postgres, database, night)
+            expected = ours.seconds_by_venue(self._jobs(self._guarded))
+            self._do_bare("next night, bare", self._bare, as_of, expected)
+            guarded = self._do_guarded("next night, guarded", as_of)
+            others = [self._guarded]
+            if night == 1:
+                one_more_day(self._postgres, self._full, night)
+                self._do_bare("next night in full, bare", self._full, as_of, expected, full=True)
+                others.append(self._full)
+            state = state_fingerprint(self._superuser(self._bare))
+            for database in others:
+                uri = self._superuser(database)
+                refuse_difference(f"night {night}, {database}", state_fingerprint(uri), state)
+            modes = ", ".join(f"{count} venues {mode}" for mode, count in guarded.modes.items())
+            equal = " is equal to a full build;" if night == 1 else ":"
+            self._tell(f"night {night}{equal} history has {modes}")
+            if guarded.modes.keys() != {INCREMENTAL}:
+                raise RuntimeError(f"{self.found.size.name}: night {night} was not incremental")
+
+    def _do_bare(
+        self,
+        way: str,
+        database: str,
+        as_of: datetime,
+        expected: dict[str, float],
+        *,
+        full: bool = False,
+    ) -> None:
+        self._measure(way, database, ours.bare, self._jobs(database), as_of, full, expected)
+
+    def _do_guarded(self, way: str, as_of: datetime) -> Measured:
+        uri = self._jobs(self._guarded)
+        return self._measure(way, self._guarded, ours.guarded, uri, self._valkey.uri, as_of)
+
+    def _measure(self, way: str, database: str, function: Way, *arguments: Any) -> Measured:
+        measured = measure(self._postgres, database, function, *arguments)
+        self.found.add(way, measured)
+        self._tell(f"{way} {measured.seconds:.2f} s")
+        return measured
+
+    def _reads(self) -> None:
+        self.found.reads = measure_reads(self._postgres, self._guarded)
+        table = _table(
+            f"{self.found.size.name}: the API's reads of the largest venue (! more than is needed)",
+            ("Question", "By"),
+            ("Views, ms", "Plain, ms", "Ratio", "State rows read", "Needed"),
+        )
+        for read in self.found.reads:
+            table.add_row(
+                read.question.name,
+                read.nodes,
+                f"{read.seconds * 1e3:.2f}",
+                f"{read.plain_seconds * 1e3:.2f}",
+                f"{read.seconds / read.plain_seconds:.2f}",
+                f"{read.rows_read:,}" + (" !" if read.rows_read > read.rows_needed else ""),
+                f"{read.rows_needed:,}",
+            )
+        self._console.print(table)
+
+    def _print_ways(self) -> None:
+        size, ways = self.found.size, self.found.ways
+        pairs = f"{self.found.pairs:,} pairs"
+        table = _table(
+            f"{size.name}: {size.venues} venues, {pairs}, {size.orders:,} orders",
+            ("What",),
+            ("Seconds", "/ floor", "Rows written", "WAL, MB", "HOT", "Worker's peak, MB"),
+        )
+        for way, measured in ways.items():
+            table.add_row(
+                way + ("*" if measured.note else ""),
+                f"{measured.seconds:.2f}",
+                f"{measured.seconds / ways[FLOOR].seconds:.2f}",
+                f"{measured.rows:,}",
+                f"{measured.wal_mb:,.1f}",
+                "" if measured.hot is None else f"{measured.hot:.0%}",
+                f"{measured.rss_mb:,.0f}",
+            )
+        self._console.print(table)
+        for measured in ways.values():
+            if measured.note:
+                self._console.print(f"* {measured.note}")
+        for way, measured in ways.items():
+            if measured.statements:
+                parts = measured.statements.most_common(NAMED)
+                told = ", ".join(f"{name} {seconds:.2f}" for name, seconds in parts)
+                rest = measured.seconds - sum(seconds for _, seconds in parts)
+                self._console.print(f"{way}: seconds of {told}; all else {rest:.2f}")
+
+    def _superuser(self, database: str) -> str:
+        return self._postgres.superuser_uri(database)
+
+    def _jobs(self, database: str) -> str:
+        return self._postgres.uri(database, "analytics_jobs")
+
+    def _tell(self, what: str) -> None:
+        self._console.print(f"{self.found.size.name}: {what}")
+
+
+def _verdicts(found: Figures) -> Iterator[Verdict]:
+    ways = found.ways
+
+    def ratio(what: str, one: str, other: str, limit: float, *, at_least: bool = False) -> Verdict:
+        figure = ways[one].seconds / ways[other].seconds
+        seconds = ways[other if at_least else one].seconds
+        return Verdict(what, seconds, figure, limit, at_least=at_least)
+
+    first, night = "first build, guarded", "next night, guarded"
+    if ROW_BY_ROW in ways:
+        what = "first build, guarded, times faster than the audited way"
+        yield ratio(what, ROW_BY_ROW, first, 250, at_least=True)
+    yield ratio("first build, bare / floor", "first build, bare", FLOOR, 1.2)
+    yield ratio("first build, guarded / floor", first, FLOOR, 1.2)
+    bare = ways["next night, bare"]
+    steps = bare.seconds - bare.statements["survey"]
+    first_bare = ways["first build, bare"].seconds
+    yield Verdict(
+        "next night without its survey / first build, bare", steps, steps / first_bare, 0.2
+    )
+    yield ratio("next night / first build, bare", "next night, bare", "first build, bare", 0.3)
+    yield ratio("next night / first build, guarded", night, first, 0.3)
+    yield ratio("harness: first build, guarded / bare", first, "first build, bare", 1.1)
+    yield ratio("harness: next night, guarded / bare", night, "next night, bare", 1.25)
+    for way in (first, night):
+        megabytes = ways[way].rss_mb
+        yield Verdict(f"worker's peak memory, {way}", ways[way].seconds, megabytes, 200, "MB")
+    for read in found.reads:
+        figure = read.seconds / read.plain_seconds
+        yield Verdict(f"read {read.question.name}", read.seconds, figure, read.question.goal)
+
+
+def _growth(found: list[Figures]) -> Iterator[Verdict]:
+    small, large = found[0], found[-1]
+    if small is large:
+        return
+    for way in ("first build, guarded", "next night, guarded"):
+        a_pair = [one.ways[way].seconds / one.pairs for one in (small, large)]
+        what = f"growth: {way}, time a pair at {large.size.name} / {small.size.name}"
+        yield Verdict(what, large.ways[way].seconds, a_pair[1] / a_pair[0], 1.5)
+
+
+def _print_goals(console: Console, found: list[Figures]) -> None:
+    table = _table("Goals of RFM scoring", ("Size", "What"), ("Seconds", "Ratio", "Goal", "Met"))
+    rows = [(one.size.name, verdict) for one in found for verdict in _verdicts(one)]
+    rows += [("", verdict) for verdict in _growth(found)]
+    for size, verdict in rows:
+        unit = " MB" if verdict.unit == "MB" else ""
+        table.add_row(
+            size,
+            verdict.what,
+            f"{verdict.seconds:.2f}" if verdict.seconds >= 0.1 else f"{verdict.seconds:.5f}",
+            f"{verdict.figure:,.{0 if verdict.figure >= 20 else 2}f}{unit}",
+            f"{'≥' if verdict.at_least else '≤'} {verdict.limit:g}{unit}",
+            "[green]met[/green]" if verdict.is_met else "[red]missed[/red]",
+        )
+    console.print(table)
+    console.print("Ten thousand tiny venues: bench/tiny_venues.py.")
+
+
+def _table(title: str, texts: Iterable[str], numbers: Iterable[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for name in texts:
+        table.add_column(name)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""The platforms that are scored: their sizes, their sales, and a day more of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+from typing import Any
+
+import psycopg
+from bench.measuring import sql_file
+from psycopg import sql
+
+from venue_analytics.database.connection import DatabaseAddress
+from venue_analytics.database.migrate import migrate
+from venue_analytics.demo.servers import PostgresServer
+
+#: No venue has its turn to be built anew on the nights that follow, which the bench makes sure of.
+FIRST_NIGHT = datetime(2026, 2, 24, 2, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much there is to score. A pair is a customer at a venue; venues are Zipf-distributed."""
+
+    name: str
+    venues: int
+    tenants: int
+    pairs: int
+    orders: int
+
+
+SIZES = {
+    "S": Size("S", venues=20, tenants=1, pairs=28_000, orders=100_000),
+    "M": Size("M", venues=200, tenants=10, pairs=300_000, orders=1_500_000),
+}
+
+
+def load(server: PostgresServer, database: str, size: Size) -> None:
+    """Make a database with the platform's tables and our schema, nothing scored yet."""
+    server.prepare({database: "analytics_owner"})
+    owner = server.uri(database, "analytics_owner")
+    parameters: dict[str, Any] = {
+        "venues": size.venues,
+        "tenants": size.tenants,
+        "pairs": size.pairs,
+        "orders": size.orders,
+        "until": FIRST_NIGHT,
+    }
+    platform = files("venue_analytics.demo")
+    with psycopg.connect(owner, cursor_factory=psycopg.ClientCursor) as connection:
+        connection.execute("SET work_mem = '256MB'")
+        # chance falls on rows in their order, which parallel workers would mix
+        connection.execute("SET max_parallel_workers_per_gather = 0")
+        connection.execute(platform.joinpath("platform_schema.sql").read_text())
+        connection.execute(sql_file("sales"), parameters)
+        connection.execute(platform.joinpath("platform_access.sql").read_text())
+    migrate(DatabaseAddress.parse(owner, name=database), adapter="platform")
+    vacuum(server, database)
+
+
+def copy(server: PostgresServer, template: str, database: str) -> None:
+    """Make a database that is another's twin, to the page."""
+    with psycopg.connect(server.superuser_uri(), autocommit=True) as connection:
+        create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy OWNER analytics_owner")
+        connection.execute(create.format(sql.Identifier(database), sql.Identifier(template)))
+
+
+def empty(server: PostgresServer, database: str) -> None:
+    """Forget all scores and all history."""
+    tables = (
+        "SELECT string_agg(quote_ident(schemaname) || '.' || quote_ident(tablename), ', ') "
+        "FROM pg_tables WHERE schemaname = 'jobs' OR tablename IN ('customer_rfm_state', "
+        "'venue_rfm_state', 'venue_rfm_rules', 'customer_segments', 'customer_segment_change')"
+    )
+    with psycopg.connect(server.superuser_uri(database), autocommit=True) as connection:
+        (names,) = connection.execute(tables).fetchone() or ("",)
+        connection.execute(f"TRUNCATE {names}")
+
+
+def drop(server: PostgresServer, *databases: str) -> None:
+    """Remove databases."""
+    with psycopg.connect(server.superuser_uri(), autocommit=True) as connection:
+        for database in databases:
+            connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(database)))
+
+
+def one_more_day(server: PostgresServer, database: str, night: int) -> None:
+    """Add the sales of the day before a night; the first night is number 0.
+
+    Nothing is vacuumed or analysed after it: a day's sales are too few for autovacuum to come.
+    """
+    parameters = {"since": FIRST_NIGHT + (night - 1) * DAY, "day": night}
+    uri = server.superuser_uri(database)
+    with psycopg.connect(uri, cursor_factory=psycopg.ClientCursor) as connection:
+        connection.execute(sql_file("night"), parameters)
+
+
+def vacuum(server: PostgresServer, database: str) -> None:
+    """Do what autovacuum does after a load."""
+    with psycopg.connect(server.superuser_uri(database), autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE")
