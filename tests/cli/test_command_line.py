@@ -573,7 +573,7 @@ def test_a_dry_run_prints_who_would_move_under_other_settings(
     assert (ended.code, ended.err) == (0, "")
     assert "Settings: of new.json" in ended.out
     # at each of four venues, who bought twice for 20 and three times for 30
-    assert line_of(ended, "Regular") == "Regular Potential Loyalist 8 520.00 USD".split()
+    assert line_of(ended, "Regular") == ["Regular", "Potential", "Loyalist", "8", "520.00", "USD"]
     assert "12 of 12 customers at 4 venues would move. Dry run: nothing was written." in ended.out
     assert superuser.execute("SELECT count(*) FROM customer_segment_change").fetchone() == (0,)
     assert "(dry run)" in cli("history", "rfm_scoring").out
