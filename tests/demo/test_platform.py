@@ -415,7 +415,8 @@ def test_the_indexes_that_the_adapter_asks_for_are_there(read: Any) -> None:
     assert indexes >= {
         "(user_id)",
         "(updated_at)",
-        "(event_id, user_id) INCLUDE (id, tenant_id, status, currency, created_at, total_cents)",
+        "(event_id, user_id) INCLUDE "
+        "(id, tenant_id, status, currency, created_at, updated_at, total_cents)",
         "(venue_id)",
         "(order_id)",
     }
