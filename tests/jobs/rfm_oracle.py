@@ -16,8 +16,26 @@ from uuid import UUID
 
 Row = dict[str, Any]
 SEGMENTS = ("VIP", "Regular", "At-Risk", "Lost")
+STANDARD_SEGMENTS = (
+    "Champions",
+    "Loyal",
+    "Can't Lose",
+    "At Risk",
+    "New",
+    "Promising",
+    "Potential Loyalist",
+    "Need Attention",
+    "About to Sleep",
+    "Hibernating",
+    "Lost",
+)
 DAY = timedelta(hours=24)
 TOO_LARGE = Decimal(10) ** 10
+PLATFORM_STATUS = dict.fromkeys(("CONFIRMED", "COMPLETED", "PAID", "REFUND_INITIATED"), "paid") | {
+    "REFUNDED": "refunded",
+    "PENDING": "pending",
+    "RESERVED": "pending",
+}
 JULIAN_YEAR = Fraction("365.25")
 
 
@@ -77,7 +95,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Rules:
-    """The audited service's thresholds."""
+    """The audited service's thresholds, and which rules name segments and churn risk."""
 
     recency_days: tuple[int, int, int, int] = (30, 60, 90, 180)
     frequency_purchases: tuple[int, int, int, int] = (10, 7, 4, 2)
@@ -92,6 +110,12 @@ class Rules:
     medium_risk_after_days: int = 90
     medium_risk_min_purchases: int = 2
     currency: str | None = None
+    rule_set: str = "audited"
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """The names of its segments."""
+        return STANDARD_SEGMENTS if self.rule_set == "standard" else SEGMENTS
 
 
 @dataclass(frozen=True)
@@ -130,6 +154,7 @@ class VenueScores:
     currency: str | None
     main_currency: str | None
     population: tuple[ScoredCustomer, ...]
+    segments: tuple[str, ...] = SEGMENTS
 
     @property
     def shown(self) -> list[ScoredCustomer]:
@@ -140,6 +165,74 @@ class VenueScores:
     def standing(self) -> Standing:
         """What the next run finds."""
         return Standing(self.main_currency, {c.customer_id: c.created_at for c in self.population})
+
+
+def platform_source(tables: Mapping[str, Iterable[Mapping[str, Any]]]) -> Source:
+    """Read the platform's tables, given as rows by the table's name, as the domain says.
+
+    Row-level security is not looked at: a row is of the tenant that it names.
+    """
+    venue_of = {event["id"]: event["venue_id"] for event in tables["events"]}
+    orders = {order["id"]: order for order in tables["orders"]}
+    refunds = [
+        Refund(
+            refund["order_id"],
+            orders[refund["order_id"]]["tenant_id"],
+            refund["created_at"],
+            _units(refund["refund_amount_cents"]),
+        )
+        for refund in tables["order_refunds"]
+        if refund["refund_status"] == "COMPLETED" and refund["order_id"] in orders
+    ]
+    with_refunds = {refund.order_id for refund in refunds}
+    refunds += [
+        Refund(order["id"], order["tenant_id"], order["updated_at"], _units(order["total_cents"]))
+        for order in orders.values()
+        if order["status"] == "REFUNDED"
+        and order["id"] not in with_refunds
+        and order["total_cents"] is not None
+    ]
+    erased = {
+        request["user_id"]
+        for request in tables["gdpr_deletion_requests"]
+        if request["status"] not in ("REJECTED", "CANCELLED")
+    }
+    customers = [
+        Customer(
+            user["id"],
+            user["tenant_id"],
+            deleted=user["deleted_at"] is not None or user["status"] == "DELETED",
+            erased=user["id"] in erased,
+        )
+        for user in tables["users"]
+    ]
+    accounts = {customer.customer_id for customer in customers}
+    return Source(
+        venues=[
+            Venue(
+                venue["id"],
+                venue["tenant_id"],
+                open=venue["deleted_at"] is None
+                and venue["status"] not in ("CLOSED", "DELETED", "ARCHIVED"),
+            )
+            for venue in tables["venues"]
+        ],
+        orders=[
+            Order(
+                order["id"],
+                order["tenant_id"],
+                venue_of.get(order["event_id"]),
+                order["user_id"],
+                order["created_at"],
+                PLATFORM_STATUS.get(order["status"], "cancelled"),
+                None if order["total_cents"] is None else _units(order["total_cents"]),
+                order["currency"],
+            )
+            for order in orders.values()
+        ],
+        refunds=refunds,
+        customers=customers + [Customer(who, None, True, True) for who in erased - accounts],
+    )
 
 
 def half_away(value: Fraction | Decimal | int, places: int = 2) -> Decimal:
@@ -208,13 +301,19 @@ def score_venue(
                 recency=recency,
                 frequency=frequency,
                 monetary=monetary,
-                segment=_segment(recency + frequency + monetary, days, rules),
-                churn_risk=_churn_risk(days, len(them), rules),
+                segment=segment_of(recency, frequency, monetary, days, rules),
+                churn_risk=_churn_risk(recency, frequency, days, len(them), rules),
                 known=_known(source, who, venue.tenant_id),
             )
         )
     return VenueScores(
-        venue.venue_id, venue.tenant_id, as_of, currency, main_currency, tuple(population)
+        venue.venue_id,
+        venue.tenant_id,
+        as_of,
+        currency,
+        main_currency,
+        tuple(population),
+        rules.segments,
     )
 
 
@@ -248,7 +347,7 @@ def customer_segments(scores: Iterable[VenueScores]) -> list[Row]:
     """Give the rows of the table of that name: all segments, empty ones with zeros."""
     rows = []
     for venue in scores:
-        for segment in SEGMENTS:
+        for segment in venue.segments:
             them = [c for c in venue.shown if c.segment == segment]
             spent = Fraction(sum((c.spent for c in them), Decimal(0)))
             purchases = sum(c.purchases for c in them)
@@ -344,6 +443,10 @@ def _value_columns(
     }
 
 
+def _units(cents: int) -> Decimal:
+    return Decimal(cents) / 100
+
+
 def _value(source: Source, order: Order, as_of: datetime) -> Decimal | None:
     """Give what an order is worth as of a moment; None if it is no purchase."""
     if order.amount is None or not 0 <= order.amount < TOO_LARGE:
@@ -383,7 +486,11 @@ def _score(met: Sequence[bool]) -> int:
     return next((score for score, yes in zip((5, 4, 3, 2), met, strict=True) if yes), 1)
 
 
-def _segment(total: int, days: int, rules: Rules) -> str:
+def segment_of(recency: int, frequency: int, monetary: int, days: int, rules: Rules) -> str:
+    """Name the segment of three scores and the days since the last purchase."""
+    if rules.rule_set == "standard":
+        return _standard_segment(recency, frequency, monetary)
+    total = recency + frequency + monetary
     if total >= rules.vip_min_total:
         return "VIP"
     if total >= rules.regular_min_total:
@@ -393,7 +500,29 @@ def _segment(total: int, days: int, rules: Rules) -> str:
     return "Lost"
 
 
-def _churn_risk(days: int, purchases: int, rules: Rules) -> str:
+def _standard_segment(r: int, f: int, m: int) -> str:
+    """Recency by recency, and not first match wins: said in another way than the domain does."""
+    often, worth = f + m >= 6, f >= 4 and m >= 4
+    if r == 1:
+        return "Can't Lose" if worth else "At Risk" if f >= 2 and often else "Lost"
+    if r == 2:
+        return "At Risk" if f >= 2 and often else "Hibernating"
+    if r >= 4 and worth:
+        return "Champions"
+    if f >= 3 and often:
+        return "Loyal"
+    if r == 3:
+        return "Need Attention" if f + m >= 5 else "About to Sleep"
+    if f == 1:
+        return "New" if r == 5 else "Promising"
+    return "Potential Loyalist"
+
+
+def _churn_risk(recency: int, frequency: int, days: int, purchases: int, rules: Rules) -> str:
+    if rules.rule_set == "standard":
+        if recency <= 2:
+            return "high" if frequency >= 3 else "medium"
+        return "medium" if recency == 3 else "low"
     if days > rules.high_risk_after_days and purchases >= rules.high_risk_min_purchases:
         return "high"
     if days > rules.medium_risk_after_days and purchases >= rules.medium_risk_min_purchases:

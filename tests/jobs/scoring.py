@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID, uuid4, uuid5
 
+import psycopg
 import redis
 from psycopg import sql
 from psycopg.rows import dict_row
@@ -36,6 +37,10 @@ VIEWS = {
     "customer_segments": ("venue_id", "segment_name"),
     "customer_venue_value": ("venue_id", "customer_id"),
     "customer_lifetime_value": ("tenant_id", "customer_id"),
+}
+HISTORY_VIEWS = {
+    "customer_segment_history": ("venue_id", "customer_id", "changed_at"),
+    "segment_movements": ("venue_id", "moved_at", "previous_segment", "segment"),
 }
 STATE_TABLES = (
     "customer_rfm_state",
@@ -129,11 +134,12 @@ class House:
         rules: Rules | None = None,
         settings: Mapping[str, Any] | None = None,
         force: bool = False,
+        full: bool = False,
         venues: list[UUID] | None = None,
     ) -> Scoring:
         """Score, as `python -m venue_analytics run rfm_scoring` does."""
         chosen = make_settings(rules, settings)
-        planned = self.plan(as_of, chosen, force=force, venues=venues)
+        planned = self.plan(as_of, chosen, force=force, full=full, venues=venues)
         return self.work(planned, chosen)
 
     def plan(
@@ -142,6 +148,7 @@ class House:
         settings: RfmScoringSettings,
         *,
         force: bool = False,
+        full: bool = False,
         venues: list[UUID] | None = None,
         request: RunRequest | None = None,
     ) -> PlannedRun:
@@ -154,15 +161,20 @@ class House:
                 RFM_SCORING,
                 RunKey(own, RFM_SCORING.name, f"test__{own}"),
                 settings,
-                request or RunRequest(venues=venues, as_of=None, force=force),
+                request or RunRequest(venues=venues, as_of=None, force=force, full=full),
                 as_of=as_of,
             )
 
     def work(
-        self, planned: PlannedRun, settings: RfmScoringSettings, *, clear_number: int = 0
+        self,
+        planned: PlannedRun,
+        settings: RfmScoringSettings,
+        *,
+        clear_number: int = 0,
+        opener: Callable[[], psycopg.Connection] | None = None,
     ) -> Scoring:
         """Process every batch of a planned run, then finish it."""
-        opener = partial(connect, self.database.address())
+        opener = opener or partial(connect, self.database.address())
         failures: list[VenueFailure] = []
         with opener() as connection:
             for batch in history.load_batches(connection, planned):
@@ -182,7 +194,8 @@ class House:
     def view(self, name: str, tenant_id: UUID = TENANT) -> list[Row]:
         """Read a view whole, as the API's reader sees it for one tenant."""
         query = sql.SQL("SELECT * FROM public.{} ORDER BY {}").format(
-            sql.Identifier(name), sql.SQL(", ").join(map(sql.Identifier, VIEWS[name]))
+            sql.Identifier(name),
+            sql.SQL(", ").join(map(sql.Identifier, (VIEWS | HISTORY_VIEWS)[name])),
         )
         with (
             tenant_transaction(self.reader, tenant_id),

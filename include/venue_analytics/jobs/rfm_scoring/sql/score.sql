@@ -121,16 +121,18 @@ segmented AS (
 
 -- What was noted at this as_of or later is overwritten: before it, the segments were these.
 undone AS (
-    SELECT DISTINCT ON (c.customer_id)
+    SELECT
         c.customer_id,
-        c.previous_segment
+        (array_agg(c.previous_segment ORDER BY c.as_of))[1] AS previous_segment,
+        -- of one who has left since, what it was
+        (array_agg(c.spent_cents ORDER BY c.as_of DESC))[1] AS spent_cents
     FROM public.customer_segment_change AS c
     WHERE
         c.venue_id = %(venue_id)s
         AND c.tenant_id = %(tenant_id)s
         AND c.as_of >= %(as_of)s
         AND NOT %(dry_run)s
-    ORDER BY c.customer_id, c.as_of
+    GROUP BY c.customer_id
 ),
 
 -- FULL joins, because those are never nested loops: guessing a few rows on both sides, the planner
@@ -139,6 +141,7 @@ before AS (
     SELECT
         old.*,
         u.customer_id AS undone_customer_id,
+        coalesce(old.spent_cents, u.spent_cents) AS last_spent_cents,
         CASE
             WHEN u.customer_id IS NOT NULL THEN u.previous_segment
             WHEN old.known THEN old.segment
@@ -156,7 +159,7 @@ compared AS MATERIALIZED (
         CASE WHEN s.known THEN s.segment END AS shown_segment,
         coalesce(s.customer_id, b.customer_id, b.undone_customer_id) AS any_customer_id,
         b.shown_segment AS previous_segment,
-        b.spent_cents AS previous_spent_cents,
+        b.last_spent_cents AS previous_spent_cents,
         s.customer_id IS NULL AND b.customer_id IS NOT NULL AS is_gone,
         s.customer_id IS NOT NULL AND (
             b.customer_id IS NULL
