@@ -47,7 +47,7 @@ from venue_analytics.harness.plan import plan_run
 from venue_analytics.harness.process import process_batch
 from venue_analytics.harness.redis_server import RedisAddress
 from venue_analytics.harness.request import RunRequest
-from venue_analytics.harness.settings import read_settings
+from venue_analytics.harness.settings import is_switched_off, read_settings
 from venue_analytics.preview import movements
 
 log = logging.getLogger(__name__)
@@ -94,19 +94,20 @@ class AirflowJob:
     """A job as Airflow runs it; made once in its DAG file, at parse time.
 
     Its Variable is read once. A setting that is not allowed does not take the DAG off the UI: the
-    defaults hold for the schedule, the fault is shown in the docs and as a tag, and every run
-    stops at plan.
+    defaults hold for the schedule, unless that is off; the fault is shown in the docs and as a
+    tag, and every run stops at plan.
     """
 
     def __init__(self, job: Job[Any]) -> None:
         self.job = job
         self.fault: str | None = None
         self.settings: JobSettings
+        text = self._settings_text()
         try:
-            self.settings = self._read_settings()
+            self.settings = read_settings(job.settings, text, name=job.name)
         except SettingsError as error:
             self.fault = str(error)
-            self.settings = job.settings()
+            self.settings = job.settings(enabled=not is_switched_off(text))
 
     def dag_arguments(self, doc: str) -> dict[str, Any]:
         """Give the arguments of @dag: schedule, deadline, parameters, docs.
@@ -164,7 +165,10 @@ class AirflowJob:
 
         try:
             request = RunRequest.read(parameters)
-            settings = self._read_settings(request.settings)
+            tried = None if request.settings is None else json.dumps(request.settings)
+            settings = read_settings(
+                self.job.settings, tried or self._settings_text(), name=self.job.name
+            )
             with self._connect(settings) as connection:
                 run = plan_run(
                     connection,
@@ -281,10 +285,10 @@ class AirflowJob:
             for length in interval_lengths(settings.cron, settings.timezone)
         ]
 
-    def _read_settings(self, tried: dict[str, Any] | None = None) -> Any:
+    def _settings_text(self) -> str | None:
         # The raw text: asked to read JSON, Variable.get takes malformed JSON for a missing one.
-        text = json.dumps(tried) if tried is not None else Variable.get(self.job.name, default=None)
-        return read_settings(self.job.settings, text, name=self.job.name)
+        text: str | None = Variable.get(self.job.name, default=None)
+        return text
 
     def _key(self, deployment: UUID) -> RunKey:
         return RunKey(deployment, self.job.name, get_current_context()["dag_run"].run_id)

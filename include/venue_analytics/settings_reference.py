@@ -36,8 +36,9 @@ clear the `plan` that waits.
 
 **What is not allowed** is refused as a whole: a name that is no setting or stands twice, a value of
 another type (`"3"` and `true` are no numbers) or out of range, malformed JSON. The DAG then stays
-in the UI, on its default schedule and with the tag `settings-fault`; its docs and the log of `plan`
-say what is wrong and what is allowed, in one line a fault. No run passes `plan` until it is mended.
+in the UI, on its default schedule (on none if `enabled` is false), with the tag `settings-fault`;
+its docs and the log of `plan` say what is wrong and what is allowed, in one line a fault. No run
+passes `plan` until it is mended.
 To check before you save:
 
 ```sh

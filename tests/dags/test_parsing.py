@@ -250,7 +250,8 @@ def test_whatever_the_variable_holds_the_dag_is_there_and_tagged_if_it_is_wrong(
     fault = fault_of(text)
     if fault:
         assert dag["tags"] == ["settings-fault", "venue-analytics"]
-        assert (dag["cron"], dag["timezone"]) == (DEFAULT_CRON, "UTC")
+        if dag["timetable"] != "NullTimetable":
+            assert (dag["cron"], dag["timezone"]) == (DEFAULT_CRON, "UTC")
         assert f"```\n{fault}\n```" in dag["doc_md"]
     else:
         assert dag["tags"] == ["venue-analytics"]
@@ -293,6 +294,24 @@ def test_a_job_that_is_not_enabled_has_no_schedule_and_no_fault(parser: Parser) 
     dag = parser.dag('{"enabled": false}')
     assert (dag["timetable"], dag["cron"]) == ("NullTimetable", None)
     assert dag["tags"] == ["venue-analytics"]
+
+
+@pytest.mark.parametrize("fault", ['"cron": "at night"', '"no_such_setting": 1'])
+def test_a_job_that_is_not_enabled_stays_so_when_another_setting_is_wrong(
+    parser: Parser, fault: str
+) -> None:
+    dag = parser.dag(f'{{"enabled": false, {fault}}}')
+    assert dag["timetable"] == "NullTimetable"
+    assert dag["tags"] == ["settings-fault", "venue-analytics"]
+
+
+@pytest.mark.parametrize("variable", ['{"enabled": "false"}', '{"enabled": false', "[false]", "0"])
+def test_what_does_not_say_that_a_job_is_off_leaves_its_schedule(
+    parser: Parser, variable: str
+) -> None:
+    dag = parser.dag(variable)
+    assert (dag["timetable"] != "NullTimetable", dag["cron"]) == (True, DEFAULT_CRON)
+    assert dag["tags"] == ["settings-fault", "venue-analytics"]
 
 
 def test_parsing_again_gives_the_same(parser: Parser) -> None:

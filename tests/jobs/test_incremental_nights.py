@@ -1064,6 +1064,20 @@ def test_rules_taken_back_the_same_night_leave_no_trace(at: Platform) -> None:
     assert {kind for *_, kind in history(at)} == {"movement"}
 
 
+def test_a_venue_is_built_in_full_until_it_sells(
+    new_database: Callable[[str | None], Database], redis_client: redis.Redis
+) -> None:
+    with PlatformHouse(new_database("platform"), redis_client) as house:
+        at = Platform(house)
+        at.store()
+        assert house.run(FIRST).attempts[HALL].reason == "full build (first)"
+        assert house.run(FIRST + DAY).attempts[HALL].reason == "full build (no sale so far)"
+        at.buy(ANNA, FIRST + DAY + HOUR)
+        at.store()
+        assert house.run(FIRST + 2 * DAY).attempts[HALL].reason == "full build (no sale so far)"
+        assert house.run(FIRST + 3 * DAY).attempts[HALL].mode == "incremental"
+
+
 def test_another_currency_of_the_venue_is_no_movement(
     new_database: Callable[[str | None], Database], redis_client: redis.Redis
 ) -> None:

@@ -248,6 +248,14 @@ def read_settings(model: type[S], text: str | None, *, name: str) -> S:
     return settings
 
 
+def is_switched_off(text: str | None) -> bool:
+    """Say whether settings have the schedule off, whatever else may be wrong with them."""
+    try:
+        return text is not None and _read_object(text, "").get("enabled") is False
+    except SettingsError:
+        return False
+
+
 def shown(value: object) -> str:
     """Write a value in one printable line of about 80 characters: text 'so', the rest as JSON."""
     if isinstance(value, str):

@@ -64,7 +64,9 @@ class VenueState:
             return "the same night again"
         if settings.rules_hash() != self.rules_hash:
             return "other rules"
-        if self.main_currency is None or self.currency_in_force(venue, settings) != self.currency:
+        if self.main_currency is None:
+            return "no sale so far"
+        if self.currency_in_force(venue, settings) != self.currency:
             return "another currency"
         days = settings.full_rebuild_days
         if _turn(venue.venue_id, as_of, days) != _turn(venue.venue_id, self.full_as_of, days):

@@ -36,7 +36,8 @@ WITH order_of_venue AS (
         o.customer_id,
         o.ordered_at,
         o.amount,
-        o.currency
+        o.currency,
+        CASE WHEN o.amount BETWEEN 0 AND 9999999999.99 THEN (o.amount * 100)::bigint END AS cents
     FROM source.orders AS o
     WHERE
         o.venue_id = ANY(venues)
@@ -70,6 +71,7 @@ refunded AS MATERIALIZED (
                     WHERE
                         o.venue_id = ANY(venues)
                         AND o.tenant_id = tenant
+                        AND o.status IN ('paid', 'refunded')
                         AND o.customer_id = ANY(customers)
                 )
             )
@@ -83,14 +85,16 @@ SELECT
     o.venue_id,
     o.customer_id,
     o.ordered_at,
-    v.net_cents,
+    o.cents - coalesce(r.cents, 0),
     r.refunded_at,
     r.updated_at,
     uuid_hash_extended(
         o.order_id,
         uuid_hash_extended(
             o.customer_id,
-            timestamp_hash_extended(o.ordered_at AT TIME ZONE 'UTC', v.net_cents)
+            timestamp_hash_extended(
+                o.ordered_at AT TIME ZONE 'UTC', o.cents - coalesce(r.cents, 0)
+            )
         )
     ),
     -- what stands first is said
@@ -100,21 +104,14 @@ SELECT
         WHEN o.ordered_at >= as_of THEN 'time in the future'
         WHEN o.amount IS NULL THEN 'amount missing'
         WHEN o.amount < 0 THEN 'amount negative'
-        WHEN o.amount > 9999999999.99 THEN 'amount too large'
+        WHEN o.cents IS NULL THEN 'amount too large'
         WHEN o.currency IS NULL THEN 'currency missing'
         WHEN o.currency <> in_currency THEN 'other currency'
-        WHEN r.cents >= (o.amount * 100)::bigint THEN 'refunded in whole'
+        WHEN r.cents >= o.cents THEN 'refunded in whole'
         WHEN o.customer_id IS NULL THEN 'guest'
     END
 FROM order_of_venue AS o
 FULL JOIN refunded AS r ON o.order_id = r.order_id
-CROSS JOIN LATERAL (
-    SELECT
-        CASE
-            WHEN o.amount BETWEEN 0 AND 9999999999.99
-                THEN (o.amount * 100)::bigint - coalesce(r.cents, 0)
-        END AS net_cents
-) AS v
 $$;
 COMMENT ON FUNCTION source.sales(uuid, uuid[], timestamptz, timestamptz, text, uuid[]) IS
 'One row a sale of some venues before a moment, and one a refund of what is none: a purchase unless
