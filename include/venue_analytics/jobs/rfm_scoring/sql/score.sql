@@ -62,7 +62,7 @@ customer AS (
 ranked AS (
     SELECT
         c.*,
-        floor(extract(EPOCH FROM %(as_of)s - c.last_purchase_at) / 86400)::integer AS days,
+        public.whole_days(c.last_purchase_at, %(as_of)s) AS days,
         (rank() OVER (ORDER BY c.spent_cents) - 1) * 100 AS spent_less_100,
         count(*) OVER () AS population
     FROM customer AS c
