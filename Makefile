@@ -52,13 +52,13 @@ lock: ## resolve requirements*.txt into requirements.lock
 # DATA=orders.csv scores your own purchases (as of AS_OF=2026-03-01; ARGS='--venue-column Hall' and
 # the other options of load-orders); SCALE=10 makes a bigger demo; UI=0 ends when the run has.
 DATASET = $(if $(DATA),--data '$(DATA)')
-SIZE = $(if $(SCALE),--scale '$(SCALE)')
+SCALED = $(if $(SCALE),--scale '$(SCALE)')
 
 run: $(VENV)/.installed ## score the demo, or DATA=orders.csv [AS_OF= ARGS=]; serve the UI (UI=0: do not) [SCALE=]
-	@$(DEMO) run $(DATASET) $(SIZE) $(if $(AS_OF),--as-of '$(AS_OF)') $(if $(filter 0,$(UI)),--no-ui) $(ARGS)
+	@$(DEMO) run $(DATASET) $(SCALED) $(if $(AS_OF),--as-of '$(AS_OF)') $(if $(filter 0,$(UI)),--no-ui) $(ARGS)
 
 up: $(VENV)/.installed ## serve the Airflow UI without making a run
-	@$(DEMO) up $(DATASET) $(SIZE) $(ARGS)
+	@$(DEMO) up $(DATASET) $(SCALED) $(ARGS)
 
 down: $(VENV)/.installed ## stop whatever run or up has started
 	@$(DEMO) down

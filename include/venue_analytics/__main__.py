@@ -354,12 +354,18 @@ def _settings_of(file: Path | None, job: Job[Any]) -> JobSettings:
     """Read settings to try from a file; without one, those in force."""
     if file is None:
         return _settings(job)
+    name = f"--settings {file}"
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        _fail(f"--settings {file}: cannot be read: {error}")
-    typer.echo(f"Settings: of {file}")
-    settings: JobSettings = read_settings(job.settings, text, name=job.name)
+        # Windows' editors begin a file with a mark
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        _fail(f"{name}: cannot be read: {error.strerror}")
+    except UnicodeDecodeError:
+        _fail(f"{name}: must be text in UTF-8")
+    if not text.strip():
+        _fail(f'{name}: is empty; must be a JSON object such as {{"rule_set": "standard"}}')
+    typer.echo(f"Settings: {file}")
+    settings: JobSettings = read_settings(job.settings, text, name=name)
     return settings
 
 
@@ -414,6 +420,7 @@ def _replay(connection: psycopg.Connection, together: list[DeadLetter]) -> bool:
         venues=sorted({letter.venue_id for letter in together}),
         as_of=None if is_item and not job.keeps_every_date else first.as_of,
         force=failed.force or (is_item and job.keeps_every_date),
+        full=failed.full_build,
     )
     for letter in together:
         dead_letters.begin_replay(connection, letter)

@@ -23,7 +23,7 @@ from rich.console import Console
 from venue_analytics.harness import JobSettings, SettingsError
 from venue_analytics.harness.settings import printable, read_settings, shown
 from venue_analytics.jobs import JOBS
-from venue_analytics.report import counted
+from venue_analytics.preview import counted
 
 #: Airflow makes this pool itself.
 DEFAULT_POOL = "default_pool"

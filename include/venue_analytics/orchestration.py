@@ -48,7 +48,7 @@ from venue_analytics.harness.process import process_batch
 from venue_analytics.harness.redis_server import RedisAddress
 from venue_analytics.harness.request import RunRequest
 from venue_analytics.harness.settings import is_switched_off, read_settings
-from venue_analytics.preview import movements
+from venue_analytics.preview import movements, summed_up
 
 log = logging.getLogger(__name__)
 
@@ -260,11 +260,9 @@ class AirflowJob:
 
     def _tell_preview(self, run: PlannedRun) -> None:
         with self._connect(self.settings) as connection:
-            moved = movements(history.last_attempts(connection, run).values())
-        log.info(
-            "dry run, nothing was written; %s", "would move:" if moved else "nobody would move"
-        )
-        for one in moved:
+            attempts = history.last_attempts(connection, run).values()
+        log.info("dry run, nothing was written: %s", summed_up(attempts))
+        for one in movements(attempts):
             log.info("  %s", one)
 
     def _deadlines(self) -> list[DeadlineAlert]:

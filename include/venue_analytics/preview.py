@@ -12,6 +12,11 @@ from venue_analytics.harness.history import Attempt
 NONE = "(none)"
 
 
+def counted(number: int, noun: str) -> str:
+    """Say how many there are of something."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 @dataclass(frozen=True)
 class Movement:
     """Customers who would move between two segments.
@@ -19,9 +24,10 @@ class Movement:
     Attributes:
         before: their segment now; `NONE` if they have none.
         after: their segment then.
-        currency: ISO 4217, of what they spent.
+        currency: ISO 4217, of what they spent; where none is known, an empty text.
         customers: how many, over all venues.
-        spent: what they have spent there, in units of the currency.
+        spent: what they have spent there, in units of the currency: what would count, or if
+            nothing would, what counts now.
     """
 
     before: str
@@ -33,7 +39,7 @@ class Movement:
     def __str__(self) -> str:
         """Say it in one line."""
         return (
-            f"{self.before} → {self.after}: {self.customers:,} customers who spent "
+            f"{self.before} → {self.after}: {counted(self.customers, 'customer')} who spent "
             f"{self.spent:,.2f} {self.currency}"
         )
 
@@ -44,7 +50,8 @@ def movements(attempts: Iterable[Attempt]) -> list[Movement]:
     for attempt in attempts:
         summary = attempt.summary or {}
         for one in summary.get("movements", ()):
-            key = (one["from"] or NONE, one["to"] or NONE, summary["currency"] or "")
+            currency = summary["currency_before" if one["left"] else "currency"]
+            key = (one["from"] or NONE, one["to"] or NONE, currency or "")
             customers, cents = totals.get(key, (0, 0))
             totals[key] = (customers + one["customers"], cents + one["spent_cents"])
     moved = [
@@ -52,3 +59,14 @@ def movements(attempts: Iterable[Attempt]) -> list[Movement]:
         for key, (customers, cents) in totals.items()
     ]
     return sorted(moved, key=lambda one: (-one.customers, one.before, one.after, one.currency))
+
+
+def summed_up(attempts: Iterable[Attempt]) -> str:
+    """Say in a sentence how many would move, of those who are in a segment before or after."""
+    found = [a.summary for a in attempts if a.summary and "movements" in a.summary]
+    of = sum(summary["customers"] for summary in found)
+    moved = sum(one["customers"] for summary in found for one in summary["movements"])
+    return (
+        f"{moved:,} of {counted(of, 'customer')} at {counted(len(found), 'venue')} would move "
+        "between segments."
+    )

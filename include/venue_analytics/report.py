@@ -24,7 +24,9 @@ from venue_analytics.harness.history import Attempt, AttemptSummary, PlannedRun,
 from venue_analytics.harness.request import moment
 from venue_analytics.harness.tenant import tenant_transaction
 from venue_analytics.harness.venues import ListedVenue
-from venue_analytics.preview import movements
+from venue_analytics.jobs import JOBS
+from venue_analytics.jobs.rfm_scoring.rules import SEGMENT_CODES
+from venue_analytics.preview import counted, movements, summed_up
 
 #: Columns of figures, set to the right.
 NUMBERS: tuple[str, ...] = ("No.", "Venues", "Done", "Skipped", "Failed", "Left")
@@ -41,6 +43,10 @@ OUTCOMES = {
 }
 #: Columns of a terminal from which the table shows the work as well as the result.
 WIDE = 110
+#: Columns of a terminal that a table with everything there is to say needs.
+WIDEST = 160
+#: Segments that fit beside the venues; more have a table of their own.
+SEGMENTS_BESIDE = 4
 
 
 def print_run(console: Console, connection: psycopg.Connection, run: PlannedRun) -> None:
@@ -48,17 +54,40 @@ def print_run(console: Console, connection: psycopg.Connection, run: PlannedRun)
     venues = [venue for batch in history.load_batches(connection, run) for venue in batch.venues]
     attempts = history.last_attempts(connection, run)
     console.print()
-    when = "dry run: compared with what stands" if run.dry_run else f"as of {moment(run.as_of)}"
+    when = _compared_with(attempts) if run.dry_run else f"as of {moment(run.as_of)}"
     console.print(f"[bold]{run.job}[/bold] {when}", highlight=False)
     if not venues:
         console.print("No venues to do.")
     elif run.dry_run:
+        console.print(f"Settings tried: {_tried(run)}", highlight=False, markup=False)
         _print_preview(console, venues, attempts)
     else:
         console.print(_table(venues, attempts, wide=console.width >= WIDE))
+        if len(_segments(attempts)) > SEGMENTS_BESIDE:
+            console.print(_segment_table(attempts))
         _print_notes(console, venues, attempts)
     for line in run.left_behind + run.source_faults:
         console.print(f"[yellow]![/yellow] {escape(line)}", highlight=False)
+
+
+def _compared_with(attempts: Mapping[UUID, Attempt]) -> str:
+    moments = sorted(
+        datetime.fromisoformat(attempt.summary["as_of"])
+        for attempt in attempts.values()
+        if attempt.summary and "as_of" in attempt.summary
+    )
+    stands = ""
+    if moments:
+        later = f" to {moment(moments[-1])}" if moments[-1] > moments[0] else ""
+        stands = f", as of {moment(moments[0])}{later}"
+    return f"dry run: compared with what stands{stands}"
+
+
+def _tried(run: PlannedRun) -> str:
+    """Write the settings of a run that are not the defaults, as JSON."""
+    defaults = JOBS[run.job].settings().model_dump(mode="json")
+    own = {name: value for name, value in run.settings.items() if value != defaults.get(name)}
+    return json.dumps(own, ensure_ascii=False) if own else "the defaults"
 
 
 def _print_preview(console: Console, venues: list[Venue], attempts: Mapping[UUID, Attempt]) -> None:
@@ -74,20 +103,17 @@ def _print_preview(console: Console, venues: list[Venue], attempts: Mapping[UUID
             spent = f"{one.spent:,.2f} {one.currency}"
             table.add_row(one.before, one.after, f"{one.customers:,}", spent)
         console.print(table)
-    else:
-        console.print("Nobody would move between segments.")
-    customers = sum(one.customers for one in moved)
-    looked_at = sum(attempt.rows_unchanged or 0 for attempt in attempts.values())
-    console.print(
-        f"{customers:,} of {counted(looked_at, 'customer')} at {counted(len(venues), 'venue')} "
-        "would move. Dry run: nothing was written.",
-        highlight=False,
-    )
+    console.print(f"{summed_up(attempts.values())} Dry run: nothing was written.", highlight=False)
     for venue in sorted(venues, key=lambda venue: venue.name):
         ended = attempts.get(venue.venue_id)
         if ended is None or ended.error:
             why = ended.error if ended and ended.error else "not begun"
             console.print(f"[red]✗[/red] {escape(venue.name)}: {escape(why)}", highlight=False)
+        elif venue.gone:
+            console.print(
+                f"[yellow]![/yellow] {escape(venue.name)}: gone, its rows would be removed",
+                highlight=False,
+            )
 
 
 def print_best_customers(
@@ -169,31 +195,17 @@ def print_load(console: Console, report: LoadReport, rejects: Path, currency: st
     )
 
 
-def counted(number: int, noun: str) -> str:
-    """Say how many there are of something."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def _table(venues: list[Venue], attempts: Mapping[UUID, Attempt], *, wide: bool) -> Table:
-    segments = list(
-        dict.fromkeys(
-            name
-            for attempt in attempts.values()
-            for name in ((attempt.summary or {}).get("segments") or {})
-        )
-    )
-    order = {name: place for place, name in enumerate(("VIP", "Regular", "At-Risk", "Lost"))}
-    segments.sort(key=lambda name: order.get(name, len(order)))
+    segments = _segments(attempts)
+    if len(segments) > SEGMENTS_BESIDE:
+        segments = []
     table = Table(box=None, pad_edge=False, header_style="bold", show_footer=True)
     table.add_column("Venue", footer=counted(len(venues), "venue"), overflow="fold")
     numbers: dict[str, Any] = {"justify": "right", "no_wrap": True}
     customers = sum((a.summary or {}).get("customers", 0) for a in attempts.values())
     table.add_column("Customers", footer=f"{customers:,}", **numbers)
     for name in segments:
-        total = sum(
-            ((a.summary or {}).get("segments") or {}).get(name, 0) for a in attempts.values()
-        )
-        table.add_column(name, footer=f"{total:,}", **numbers)
+        table.add_column(name, footer=f"{_in_segment(attempts, name):,}", **numbers)
     table.add_column("Spent", footer=_revenue(attempts), **numbers)
     if wide:
         table.add_column("Written", footer=_total(attempts, "rows_written"), **numbers)
@@ -203,6 +215,31 @@ def _table(venues: list[Venue], attempts: Mapping[UUID, Attempt], *, wide: bool)
         row = _row(venue, attempts.get(venue.venue_id), segments)
         table.add_row(*row[: len(table.columns)])
     return table
+
+
+def _segment_table(attempts: Mapping[UUID, Attempt]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Segment")
+    for name in ("Customers", "Venues"):
+        table.add_column(name, justify="right")
+    for name in _segments(attempts):
+        venues = sum(name in _segments_of(attempt) for attempt in attempts.values())
+        table.add_row(name, f"{_in_segment(attempts, name):,}", f"{venues:,}")
+    return table
+
+
+def _segments(attempts: Mapping[UUID, Attempt]) -> list[str]:
+    """Name the segments of a run's venues, those of the audited rules first."""
+    names = {name for attempt in attempts.values() for name in _segments_of(attempt)}
+    return sorted(names, key=lambda name: SEGMENT_CODES.get(name, 0))
+
+
+def _in_segment(attempts: Mapping[UUID, Attempt], name: str) -> int:
+    return sum(_segments_of(attempt).get(name, 0) for attempt in attempts.values())
+
+
+def _segments_of(attempt: Attempt) -> dict[str, int]:
+    return (attempt.summary or {}).get("segments") or {}
 
 
 def _row(venue: Venue, attempt: Attempt | None, segments: list[str]) -> list[str]:
@@ -288,7 +325,12 @@ def print_venues(console: Console, venues: list[ListedVenue]) -> None:
         }
         for venue in venues
     ]
-    _print_rows(console, rows, wide_only=("Tenant", "Time zone", "Currency"), folded=("Venue",))
+    _print_rows(
+        console,
+        rows,
+        wide_only=dict.fromkeys(("Tenant", "Time zone", "Currency"), WIDE),
+        folded=("Venue",),
+    )
 
 
 def print_runs(console: Console, runs: list[RunSummary]) -> None:
@@ -312,7 +354,9 @@ def print_runs(console: Console, runs: list[RunSummary]) -> None:
         }
         for run in runs
     ]
-    _print_rows(console, rows, wide_only=("Job", "Planned", "Took"), folded=("Run",))
+    _print_rows(
+        console, rows, wide_only=dict.fromkeys(("Job", "Planned", "Took"), WIDE), folded=("Run",)
+    )
 
 
 def print_attempts(console: Console, attempts: list[AttemptSummary]) -> None:
@@ -337,7 +381,8 @@ def print_attempts(console: Console, attempts: list[AttemptSummary]) -> None:
         }
         for attempt in attempts
     ]
-    wide_only = ("Job", "Build", "Written", "Round", "Try", "Token", "Run")
+    wide_only = dict.fromkeys(("Seconds", "Written"), WIDE)
+    wide_only |= dict.fromkeys(("Job", "Round", "Try", "Token", "Run"), WIDEST)
     _print_rows(console, rows, wide_only=wide_only, folded=("Run", "Why"))
 
 
@@ -361,7 +406,9 @@ def print_letters(console: Console, letters: list[DeadLetter]) -> None:
         }
         for letter in letters
     ]
-    _print_rows(console, rows, wide_only=("Job", "Last"), folded=("Venue", "Why"))
+    _print_rows(
+        console, rows, wide_only=dict.fromkeys(("Job", "Last"), WIDE), folded=("Venue", "Why")
+    )
     if any(letter.is_open for letter in letters):
         console.print(
             "Mend the cause, then `dead-letters replay NO`, or clear the failed tasks in Airflow.",
@@ -400,11 +447,11 @@ def _print_rows(
     console: Console,
     rows: list[dict[str, str]],
     *,
-    wide_only: tuple[str, ...],
+    wide_only: Mapping[str, int],
     folded: tuple[str, ...],
 ) -> None:
     """Print rows of the same columns; a narrow terminal gets fewer, and none of them is cut."""
-    hidden = () if console.width >= WIDE else wide_only
+    hidden = {name for name, width in wide_only.items() if console.width < width}
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in rows[0]:
         if name not in hidden:

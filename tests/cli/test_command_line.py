@@ -79,13 +79,13 @@ class CommandLine:
         )
         return Ended(ended.returncode, ended.stdout, ended.stderr)
 
-    def on_terminal(self, *arguments: str) -> str:
+    def on_terminal(self, *arguments: str, columns: int = 120) -> str:
         """Run a command on a terminal of its own; gives all that it shows there."""
         ours, its = pty.openpty()
         process = subprocess.Popen(
             [sys.executable, "-m", "venue_analytics", *arguments],
             cwd=self.folder,
-            env=self.environment | {"TERM": "xterm-256color", "COLUMNS": "120"},
+            env=self.environment | {"TERM": "xterm-256color", "COLUMNS": str(columns)},
             stdin=its,
             stdout=its,
             stderr=its,
@@ -289,6 +289,25 @@ def test_a_replay_uses_the_settings_of_the_run_that_failed(
     ).fetchall()
     as_of = datetime(2026, 2, 1, tzinfo=UTC)
     assert attempts == [("14", as_of, "failed"), ("14", as_of, "succeeded")]
+
+
+@ONE_VERSION
+def test_a_replay_of_a_full_run_builds_everything_though_the_night_was_done(
+    cli: CommandLine, superuser: psycopg.Connection
+) -> None:
+    night = ("run", "rfm_scoring", "--as-of", "2026-02-01")
+    assert cli(*night).code == 0
+    # something to write, or what is broken does not show
+    superuser.execute("DELETE FROM customer_rfm_state")
+    break_venue(superuser, ARENA)
+    assert cli(*night, "--full").code == 1
+    mend(superuser)
+    assert cli("dead-letters", "replay", "1").code == 0
+    (last,) = superuser.execute(
+        "SELECT outcome, reason FROM jobs.venue_run WHERE venue_id = %s ORDER BY id DESC LIMIT 1",
+        [ARENA.venue_id],
+    ).fetchall()
+    assert last == ("succeeded", "full build (asked for)")
 
 
 @ONE_VERSION
@@ -571,16 +590,29 @@ def test_a_dry_run_prints_who_would_move_under_other_settings(
     (cli.folder / "new.json").write_text('{"rule_set": "standard"}')
     ended = cli("run", "rfm_scoring", "--dry-run", "--settings", "new.json")
     assert (ended.code, ended.err) == (0, "")
-    assert "Settings: of new.json" in ended.out
+    assert "Settings: new.json" in ended.out
     # at each of four venues, who bought twice for 20 and three times for 30
     assert line_of(ended, "Regular") == ["Regular", "Potential", "Loyalist", "8", "520.00", "USD"]
-    assert "12 of 12 customers at 4 venues would move. Dry run: nothing was written." in ended.out
+    assert "12 of 12 customers at 4 venues would move between segments." in ended.out
     assert superuser.execute("SELECT count(*) FROM customer_segment_change").fetchone() == (0,)
     assert "(dry run)" in cli("history", "rfm_scoring").out
-    shown = cli("show-run", "rfm_scoring")
-    assert "12 of 12 customers at 4 venues would move" in shown.out
+    assert 'Settings tried: {"rule_set": "standard"}' in ended.out
+    assert "compared with what stands, as of 2026-02-01 00:00:00 UTC" in ended.out
+    # the last run is one that did something
+    assert "as of 2026-02-01" in cli("show-run", "rfm_scoring").out
     same = cli("run", "rfm_scoring", "--dry-run")
-    assert "Nobody would move between segments." in same.out
+    assert "0 of 12 customers at 4 venues would move between segments." in same.out
+
+
+@ONE_VERSION
+def test_a_run_by_the_standard_rules_names_each_venue_and_cuts_no_number(cli: CommandLine) -> None:
+    ended = cli("run", "rfm_scoring", **{VARIABLE: '{"rule_set": "standard"}'})
+    assert ended.code == 0
+    for venue in VENUES:
+        assert f"✓ {venue.name}" in ended.out
+    assert line_of(ended, "Segment") == ["Segment", "Customers", "Venues"]
+    assert line_of(ended, "Champions")[-1] == "4"
+    assert "…" not in ended.out
 
 
 @ONE_VERSION
@@ -589,8 +621,17 @@ def test_a_dry_run_prints_who_would_move_under_other_settings(
     [
         (("--settings", "new.json"), "--settings are tried by --dry-run alone"),
         (("--dry-run", "--force"), "dry_run compares with what stands"),
-        (("--dry-run", "--settings", "no.json"), "--settings no.json: cannot be read"),
-        (("--dry-run", "--settings", "bad.json"), "colour = 'red': is not a setting of this job"),
+        (
+            ("--dry-run", "--settings", "no.json"),
+            "--settings no.json: cannot be read: No such file or directory",
+        ),
+        (
+            ("--dry-run", "--settings", "bad.json"),
+            "--settings bad.json: colour = 'red': is not a setting of this job",
+        ),
+        (("--dry-run", "--settings", "empty.json"), "--settings empty.json: is empty"),
+        (("--dry-run", "--settings", "bytes.json"), "--settings bytes.json: must be text in UTF-8"),
+        (("--dry-run", "--settings", "a.yaml"), "--settings a.yaml is not valid JSON"),
     ],
 )
 def test_what_a_dry_run_cannot_try_is_told_in_one_line(
@@ -598,6 +639,9 @@ def test_what_a_dry_run_cannot_try_is_told_in_one_line(
 ) -> None:
     (cli.folder / "new.json").write_text("{}")
     (cli.folder / "bad.json").write_text('{"colour": "red"}')
+    (cli.folder / "empty.json").write_text("\n")
+    (cli.folder / "bytes.json").write_bytes(b"\x98\xff")
+    (cli.folder / "a.yaml").write_text("rule_set: standard")
     assert words in refusal(cli("run", "rfm_scoring", *options))
 
 
@@ -605,5 +649,10 @@ def test_what_a_dry_run_cannot_try_is_told_in_one_line(
 def test_a_full_run_builds_everything_and_history_says_so(cli: CommandLine) -> None:
     assert cli("run", "rfm_scoring", "--full").code == 0
     assert "(full)" in cli("history", "rfm_scoring").out
-    attempts = cli("history", "rfm_scoring", "--venue", str(VENUES[0].venue_id))
-    assert "full build (first)" in attempts.out
+    asked = ("history", "rfm_scoring", "--venue", str(VENUES[0].venue_id))
+    for columns in (80, 110, 160):
+        told = cli.on_terminal(*asked, columns=columns)
+        assert "Build" in told
+        # folded or not
+        assert {"full", "build", "(first)"} <= set(told.split())
+        assert "…" not in told

@@ -311,7 +311,8 @@ def test_a_dry_run_logs_who_would_move_under_the_settings_to_try(
     run = dag.run(simple, conf={"dry_run": True, "settings": {"rule_set": "standard"}})
     assert run.state == "success"
     assert set(run.states().values()) == {"success"}
-    assert "dry run, nothing was written; would move:" in run.log
+    assert "dry run, nothing was written: " in run.log
+    assert " would move between segments." in run.log
     # long ago: of three customers at each of four venues, all are Lost or Hibernating
     assert re.search(r"Lost → .*: \d+ customers who spent [\d.]+ USD", run.log)
     after = superuser.execute("SELECT xmin, ctid FROM customer_rfm_state ORDER BY 2").fetchall()

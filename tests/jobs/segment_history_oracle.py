@@ -35,7 +35,7 @@ class Night:
 
     @property
     def spent(self) -> dict[UUID, Decimal]:
-        """What each customer had spent, shown or not."""
+        """What each customer had spent, shown or not; whoever has left has spent nothing."""
         return {customer.customer_id: customer.spent for customer in self.scores.population}
 
     def without(self, gone: Collection[UUID]) -> Night:
@@ -53,8 +53,6 @@ class SegmentHistory:
     """One venue's nights in force, oldest first."""
 
     nights: list[Night] = field(default_factory=list)
-    #: Of each customer, what was last known; a night that was overwritten may have told it.
-    spent: dict[UUID, Decimal] = field(default_factory=dict)
 
     def note(self, scores: VenueScores, rules_hash: str, erased: Collection[UUID] = ()) -> None:
         """Take a night: later ones, and an earlier try of this one, are overwritten by it.
@@ -67,14 +65,12 @@ class SegmentHistory:
         kept = [night for night in self.nights if night.as_of < scores.as_of]
         if erased:
             kept = [night.without(erased) for night in kept]
-        rows = _moved(kept[-1], scores, rules_hash, self.spent) if kept else ()
-        night = Night(scores, rules_hash, tuple(rows))
-        self.nights = [*kept, night]
-        self.spent |= night.spent
+        rows = _moved(kept[-1], scores, rules_hash) if kept else ()
+        self.nights = [*kept, Night(scores, rules_hash, tuple(rows))]
 
     def forget(self) -> None:
         """Forget all: the venue has gone."""
-        self.nights, self.spent = [], {}
+        self.nights = []
 
     @property
     def rows(self) -> list[Row]:
@@ -99,13 +95,11 @@ def segment_movements(rows: Iterable[Row]) -> list[Row]:
     ]
 
 
-_OF_MOVEMENT = ("venue_id", "tenant_id", "changed_at", "previous_segment", "segment")
-_MOVEMENT_KEY = ("venue_id", "tenant_id", "moved_at", "previous_segment", "segment")
+_OF_MOVEMENT = ("venue_id", "tenant_id", "changed_at", "previous_segment", "segment", "currency")
+_MOVEMENT_KEY = ("venue_id", "tenant_id", "moved_at", "previous_segment", "segment", "currency")
 
 
-def _moved(
-    last: Night, scores: VenueScores, rules_hash: str, spent_before: dict[UUID, Decimal]
-) -> list[Row]:
+def _moved(last: Night, scores: VenueScores, rules_hash: str) -> list[Row]:
     """Give a row for each customer whose segment is another than it was that night.
 
     A currency that the venue had not had at all is no change of rules.
@@ -122,9 +116,10 @@ def _moved(
             "changed_at": scores.as_of,
             "previous_segment": last.shown.get(customer_id),
             "segment": new.shown.get(customer_id),
-            "total_spent": half_away((spent_before | new.spent)[customer_id]),
+            "total_spent": half_away(new.spent.get(customer_id, Decimal(0))),
             "kind": "rules" if by_rules else "movement",
             "rules_hash": rules_hash,
+            "currency": scores.currency,
         }
         for customer_id in sorted(last.shown.keys() | new.shown.keys())
         if last.shown.get(customer_id) != new.shown.get(customer_id)

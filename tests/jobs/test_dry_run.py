@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
+import psycopg
 import pytest
+from rich.console import Console
 from tests.jobs.scoring import (
     AS_OF,
     OTHER_VENUE,
@@ -22,11 +25,15 @@ from tests.jobs.scoring import (
     make_settings,
 )
 
+from venue_analytics.database.connection import connect
 from venue_analytics.harness import dead_letters, history
-from venue_analytics.harness.history import Attempt
+from venue_analytics.harness.history import Attempt, PlannedRun, RunKey
+from venue_analytics.harness.leases import RENEWAL, Holder, LeaseKeeper
+from venue_analytics.harness.plan import COMMAND_LINE, plan_run
 from venue_analytics.harness.request import RunRequest
 from venue_analytics.jobs.rfm_scoring import RFM_SCORING
 from venue_analytics.preview import Movement, movements
+from venue_analytics.report import print_run
 
 DAY = timedelta(days=1)
 TWO_VENUES = ((VENUE, TENANT), (OTHER_VENUE, TENANT))
@@ -93,9 +100,89 @@ def test_it_says_exactly_what_the_same_settings_then_do(
 
 
 def test_it_writes_nothing(scored: SimpleHouse) -> None:
-    before = scored.row_versions()
+    scored.run(AS_OF + DAY, settings={"vip_min_total": 15})
+    assert written_by_rules(scored)
+    before = scored.row_versions(), tokens(scored)
     assert moved(preview(scored, {"rule_set": "standard"}).attempts)
-    assert scored.row_versions() == before
+    assert (scored.row_versions(), tokens(scored)) == before
+
+
+def tokens(house: House) -> list[tuple[Any, ...]]:
+    return house.superuser.execute("SELECT * FROM jobs.fence ORDER BY venue_id").fetchall()
+
+
+def test_it_keeps_nobody_from_a_venue_and_waits_for_nobody(scored: SimpleHouse) -> None:
+    nights: list[Scoring] = []
+
+    class Cursor(psycopg.Cursor[Any]):
+        def execute(self, query: Any, *args: Any, **options: Any) -> Any:
+            if "what scoring one venue read" in str(query) and not nights:
+                nights.append(scored.run(AS_OF + DAY))
+            return super().execute(query, *args, **options)
+
+    def opener() -> psycopg.Connection:
+        connection = connect(scored.database.address())
+        connection.cursor_factory = Cursor
+        return connection
+
+    chosen = make_settings(settings={"rule_set": "standard"})
+    dry = scored.plan(datetime.now(UTC), chosen, request=RunRequest(dry_run=True))
+    assert scored.work(dry, chosen, opener=opener).unfinished == []
+    (night,) = nights
+    assert {attempt.outcome for attempt in night.attempts.values()} == {"succeeded"}
+    somebody = Holder(uuid4(), "somebody", 0, 1, AS_OF, "", uuid4())
+    with LeaseKeeper(scored.leases, every=RENEWAL) as keeper:
+        assert keeper.take({VENUE: somebody}) == {}
+        assert preview(scored, {"rule_set": "standard"}).unfinished == []
+
+
+def test_it_ends_no_run_that_was_left_open(scored: SimpleHouse) -> None:
+    left = plan_as_a_command_line_does(scored)
+    chosen = make_settings()
+    dry = scored.plan(datetime.now(UTC), chosen, request=RunRequest(dry_run=True))
+    assert dry.left_behind == []
+    (told,) = scored.plan(AS_OF + 2 * DAY, chosen).left_behind
+    assert told.startswith(f"run {left.run_id} as of ")
+
+
+def test_one_that_was_left_open_is_ended_without_a_word(scored: SimpleHouse) -> None:
+    left = plan_as_a_command_line_does(scored, RunRequest(dry_run=True))
+    assert scored.plan(AS_OF + 2 * DAY, make_settings()).left_behind == []
+    with scored.database.jobs() as connection:
+        assert dead_letters.find(connection) == []
+        open_ones = history.unfinished_runs(connection, left.key)
+    assert left.id not in {run.id for run in open_ones}
+
+
+def plan_as_a_command_line_does(house: House, request: RunRequest | None = None) -> PlannedRun:
+    """Plan a run whose process then dies."""
+    own = uuid4()
+    with connect(house.database.address()) as connection:
+        return plan_run(
+            connection,
+            house.leases,
+            RFM_SCORING,
+            RunKey(own, RFM_SCORING.name, f"{COMMAND_LINE}{own}"),
+            make_settings(),
+            request or RunRequest(),
+            as_of=AS_OF + DAY,
+        )
+
+
+def test_whoever_would_leave_is_counted_with_what_stands_in_its_currency(
+    scored: SimpleHouse,
+) -> None:
+    told = printed(scored, preview(scored, {"currency": "EUR"}))
+    # all that was bought, in dollars; nobody has bought anything in euros
+    assert {one.split()[-1] for one in told if "(none)" in one} == {"USD"}
+    assert told[-1].startswith("5 of 5 customers at 2 venues would move between segments.")
+
+
+def printed(house: House, scoring: Scoring) -> list[str]:
+    text = io.StringIO()
+    with house.database.jobs() as connection:
+        print_run(Console(file=text, width=120), connection, scoring.run)
+    return text.getvalue().splitlines()
 
 
 def test_the_settings_in_force_move_nobody_though_customers_have_aged(scored: SimpleHouse) -> None:
@@ -146,6 +233,7 @@ def test_its_failure_is_told_and_leaves_no_letter(scored: SimpleHouse) -> None:
         scoring = preview(scored, {"rule_set": "standard"})
         assert len(scoring.unfinished) == 2
         assert "is loaded through 2020-01-01" in scoring.unfinished[0]
+        assert "0 of 0 customers at 0 venues would move" in "".join(printed(scored, scoring))
         with scored.database.jobs() as connection:
             assert dead_letters.find(connection, ended=True) == []
     finally:

@@ -36,6 +36,7 @@ JOB = "rfm_scoring"
 DATABASES = {"analytics": "analytics_owner", "airflow": "airflow"}
 OWNER_CONNECTION = "AIRFLOW_CONN_ANALYTICS_DB_OWNER"
 JOBS_CONNECTION = "AIRFLOW_CONN_ANALYTICS_DB"
+REDIS_CONNECTION = "AIRFLOW_CONN_ANALYTICS_REDIS"
 CLI = (sys.executable, "-m", "venue_analytics")
 AIRFLOW_VERSION = version("apache-airflow")
 API_SECONDS = 120
@@ -244,6 +245,10 @@ class Demo:
             self._processes.wait("migrate")
             stage.label = f"Our tables, over the source contract by adapter {adapter}"
 
+    def connections(self) -> dict[str, str]:
+        """Give what the command line needs to find this demo: addresses, by variable."""
+        return {**self._jobs_environment(), REDIS_CONNECTION: self._valkey.uri}
+
     def _jobs_environment(self) -> dict[str, str]:
         return {JOBS_CONNECTION: self._postgres.uri("analytics", "analytics_jobs")}
 
@@ -332,4 +337,7 @@ def _tell_where(
     terminal.say(f"Airflow UI  {demo.api.url}{'' if serve else f'  (served by `{up}`)'}")
     terminal.say(f"Login       {airflow.ADMIN}, password {demo.password}")
     if serve:
+        terminal.say("The command line finds it by:", style="dim")
+        for name, uri in demo.connections().items():
+            terminal.say(f"  export {name}='{uri}'", style="dim")
         terminal.say("Ctrl-C stops everything.", style="dim")

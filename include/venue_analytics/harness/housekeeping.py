@@ -81,7 +81,7 @@ def end_runs_left_open(
 ) -> list[str]:
     """End in history runs that are over and never had their finish: a timeout, a killed process.
 
-    Their venues that have not ended well get a dead letter.
+    Their venues that have not ended well get a dead letter. A dry run has left nothing undone.
 
     Returns:
         One line a run, for the next summary.
@@ -89,6 +89,9 @@ def end_runs_left_open(
     lines = []
     undone: list[dead_letters.Undone] = []
     for run in runs:
+        if run.dry_run:
+            history.finish_run(connection, run, Outcome.FAILED)
+            continue
         attempts = history.last_attempts(connection, run)
         names = []
         for batch in history.load_batches(connection, run):

@@ -46,6 +46,8 @@ def plan_run(
 ) -> PlannedRun:
     """Settle what a run does, and store it; first end what earlier runs have left open.
 
+    A dry run ends nothing: what there is to tell of others is for a run that is looked at.
+
     Args:
         connection: of the jobs' role, not in a transaction.
         leases: of the job.
@@ -77,12 +79,14 @@ def plan_run(
             f"as_of = {moment(as_of)} lies in the future; allowed: up to now ({moment(now)})"
         )
     leases.ping()
-    close_left_running(connection, leases, job.name)
-    left_open = [
-        run
-        for run in history.unfinished_runs(connection, key)
-        if _is_over(leases, run, key, is_over)
-    ]
+    left_open = []
+    if not request.dry_run:
+        close_left_running(connection, leases, job.name)
+        left_open = [
+            run
+            for run in history.unfinished_runs(connection, key)
+            if _is_over(leases, run, key, is_over)
+        ]
     found = find_venues(connection, job)
     venues = choose_venues(found, settings, request)
     faults = found.faults + unknown_in_settings(found, settings)

@@ -31,7 +31,7 @@ from venue_analytics.harness.job import Job, Outcome, Survey, Venue, VenueResult
 from venue_analytics.harness.leases import RENEWAL, Held, Holder, LeaseKeeper, Leases
 from venue_analytics.harness.settings import JobSettings
 from venue_analytics.harness.standing import Work
-from venue_analytics.harness.steps import do_steps
+from venue_analytics.harness.steps import do_steps, preview_venue
 from venue_analytics.harness.tenant import one_moment, set_tenant
 
 log = logging.getLogger(__name__)
@@ -96,8 +96,11 @@ def process_batch(
         work.on_wait = on_wait
         try:
             work.begin()
-            work.survey()
-            work.do()
+            if run.dry_run:
+                work.preview()
+            else:
+                work.survey()
+                work.do()
             if not work.failures:
                 work.end_well()
         except BaseException as stop:
@@ -168,12 +171,12 @@ class _BatchWork:
                 self._tell_failed(venue, PermanentError(attempt.error or "failed for good"))
             else:
                 self._queue.append(self._attempt(venue))
-        if self._try_number > 1:
+        if self._try_number > 1 and not run.dry_run:
             self._give_back_left_leases(done)
 
     def survey(self) -> None:
         """Have the job look at each tenant's venues at once; one alone looks for itself."""
-        if self._job.survey is None or self._run.dry_run:
+        if self._job.survey is None:
             return
         by_tenant: dict[UUID, list[VenueAttempt]] = {}
         for attempt in self._queue:
@@ -199,6 +202,13 @@ class _BatchWork:
             return
         for attempt in there:
             attempt.survey = found.get(attempt.venue.venue_id)
+
+    def preview(self) -> None:
+        """Have the job say of each venue what would change; nobody is kept from it."""
+        while self._queue:
+            attempt = self._queue.popleft()
+            self._at_work = [attempt]
+            self._work_on_one(attempt)
 
     def do(self) -> None:
         """Work until no venue is left; those that others hold come last."""
@@ -360,9 +370,15 @@ class _BatchWork:
         with self.around(venue):
             try:
                 self._reconnect_if_closed()
-                result = do_steps(
-                    self.connection, self._job, attempt, lambda: self._keeper.check(venue.venue_id)
-                )
+                if self._run.dry_run:
+                    result = preview_venue(self.connection, self._job, attempt)
+                else:
+                    result = do_steps(
+                        self.connection,
+                        self._job,
+                        attempt,
+                        lambda: self._keeper.check(venue.venue_id),
+                    )
             except Exception as error:  # noqa: BLE001  told, and no other venue is stopped
                 self._fail(attempt, error)
             else:

@@ -62,8 +62,9 @@ class RunRequest(BaseModel):
     )
     settings: dict[str, Any] | None = Field(
         None,
-        description="With a dry run: settings to try instead of those in force, whole as in the "
-        "Variable.",
+        description="With a dry run: settings to try instead of those in force, all of them as in "
+        "the Variable: what is left out has its default, whatever the Variable says. Empty: those "
+        "in force.",
     )
 
     @model_validator(mode="after")
@@ -83,8 +84,10 @@ class RunRequest(BaseModel):
         Raises:
             PermanentError: an unknown key, or a value that is not allowed; each is named.
         """
+        # the form shows {} where nothing was entered
+        given = dict(conf) | ({"settings": None} if conf.get("settings") == {} else {})
         try:
-            return cls.model_validate(dict(conf))
+            return cls.model_validate(given)
         except ValidationError as error:
             known = ", ".join(cls.model_fields)
             faults = "; ".join(_fault(fault, known) for fault in error.errors(include_url=False))

@@ -222,12 +222,13 @@ def read_settings(model: type[S], text: str | None, *, name: str) -> S:
     Args:
         model: the job's settings.
         text: a JSON object; None or blank means all defaults.
-        name: the Variable's name, for the message.
+        name: what holds the text, for the message: the name of a Variable, or an option.
 
     Raises:
-        SettingsError: one printable line a fault: the Variable, the field, its value, what is
-            allowed; the first `MOST_FAULTS`, and how many more there are.
+        SettingsError: one printable line a fault: what holds the text, the field, its value, what
+            is allowed; the first `MOST_FAULTS`, and how many more there are.
     """
+    name = name if name.startswith("--") else f"Variable {name}"
     if text is None or not text.strip():
         return model()
     values = _read_object(text, name)
@@ -244,7 +245,7 @@ def read_settings(model: type[S], text: str | None, *, name: str) -> S:
         told = faults[:MOST_FAULTS]
         if len(faults) > len(told):
             told.append(f"and {len(faults) - len(told):,} more faults")
-        raise SettingsError("\n".join(f"Variable {name}: {fault}" for fault in told))
+        raise SettingsError("\n".join(f"{name}: {fault}" for fault in told))
     return settings
 
 
@@ -283,10 +284,10 @@ def _read_object(text: str, name: str) -> dict[str, Any]:
         values = json.loads(text, object_pairs_hook=_without_repetition)
     except (ValueError, RecursionError) as error:
         fault = printable(str(error))
-        raise SettingsError(f"Variable {name} is not valid JSON: {fault}") from None
+        raise SettingsError(f"{name} is not valid JSON: {fault}") from None
     if not isinstance(values, dict):
         raise SettingsError(
-            f"Variable {name} must be a JSON object such as "
+            f"{name} must be a JSON object such as "
             f'{{"cron": "0 2 * * *"}}, and is {printable(text.strip(), SHOWN_CHARACTERS)}'
         )
     return values

@@ -15,6 +15,7 @@ from venue_analytics.harness.attempts import (
     close,
     end_step,
     enter,
+    open_rows,
     standing,
 )
 from venue_analytics.harness.errors import PermanentError
@@ -50,10 +51,6 @@ def do_steps(
         check_lease()
         with one_moment(connection), cancelled_when_stopped(connection):
             enter(connection, attempt)
-            if attempt.run.dry_run:
-                result = _preview(connection, job, attempt)
-                close(connection, job, attempt, result)
-                return result
             if progress is None:
                 found = begin(connection, job, attempt)
                 if isinstance(found, str):
@@ -109,19 +106,37 @@ def _do_step(
     return end
 
 
-def _preview(connection: psycopg.Connection, job: Job[Any], attempt: VenueAttempt) -> VenueResult:
-    """Have the job say what would change; a dry run ends skipped: nothing was done."""
-    standing(connection, job, attempt)
-    venue = attempt.venue
+def preview_venue(
+    connection: psycopg.Connection, job: Job[Any], attempt: VenueAttempt
+) -> VenueResult:
+    """Have the job say what would change; it ends skipped: nothing was done.
+
+    It needs no lease and no token, and keeps nobody from a venue: all that it writes is its row in
+    history, when it has ended.
+
+    Raises:
+        PermanentError: the job has no dry run.
+        LeaseLostError: a later plan of the run has taken over.
+    """
     if job.preview is None:
         raise PermanentError(f"{job.name} has no dry run")
-    if venue.gone:
-        return VenueResult(Outcome.SKIPPED, reason="dry run: venue gone, its rows would be removed")
+    venue = attempt.venue
 
     def set_aside(_key: str, _payload: Mapping[str, Any], _error: Exception) -> None:
         """Note nothing: it would be a change."""
 
-    preview = job.preview(
-        VenueRun(connection, venue, attempt.settings, attempt.work.as_of, False, True, set_aside)
-    )
-    return replace(preview, outcome=Outcome.SKIPPED, reason="dry run: nothing was written")
+    with one_moment(connection), cancelled_when_stopped(connection):
+        set_tenant(connection, venue.tenant_id)
+        standing(connection, job, attempt)
+        if venue.gone:
+            reason = "dry run: venue gone, its rows would be removed"
+            result = VenueResult(Outcome.SKIPPED, reason=reason)
+        else:
+            run = VenueRun(
+                connection, venue, attempt.settings, attempt.work.as_of, False, True, set_aside
+            )
+            reason = "dry run: nothing was written"
+            result = replace(job.preview(run), outcome=Outcome.SKIPPED, reason=reason)
+        open_rows(connection, [attempt])
+        close(connection, job, attempt, result)
+    return result

@@ -1,4 +1,4 @@
--- One row: the run of a job that was planned last, or the one of the given run_id.
+-- One row: the run of a job that was planned last, no dry run; or the one of the given run_id.
 SELECT
     r.id,
     r.deployment,
@@ -17,7 +17,7 @@ SELECT
 FROM jobs.run AS r
 WHERE
     r.job = %(job)s
-    AND (r.run_id = %(run_id)s OR %(run_id)s::text IS NULL)
+    AND (r.run_id = %(run_id)s OR (%(run_id)s::text IS NULL AND NOT r.dry_run))
     AND NOT EXISTS (
         SELECT FROM jobs.run AS later
         WHERE

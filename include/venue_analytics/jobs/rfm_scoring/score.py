@@ -24,16 +24,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Scored:
-    """What `score.sql` found and did: its columns, and whether history may name the erased."""
+    """What `score.sql` found and did: its columns.
+
+    And whether history may name the erased; and whether what then stands agrees with the source.
+    """
 
     sales: int
     population: int
+    shown_before_or_after: int
     written: int
     removed: int
     fingerprint: int
     left_out: dict[str, int]
     movements: list[dict[str, Any]]
     remembers_erased: bool = True
+    agrees: bool = True
 
 
 def score_venue(run: VenueRun[RfmScoringSettings]) -> VenueResult:
@@ -59,15 +64,18 @@ def score_venue(run: VenueRun[RfmScoringSettings]) -> VenueResult:
         )
     _refuse_stale_source(run)
     why_full = state.why_full(venue, settings, run.as_of, run.full)
-    done = None
+    written = removed = 0
     if why_full is None:
         main_currency, currency = state.main_currency, state.currency
         done = _score_touched(run, state)
-    if done is None:
-        why_full = why_full or "it differed from the source"
+        if not done.agrees:
+            why_full = "it differed from the source"
+            written, removed = done.written, done.removed
+    if why_full is not None:
         main_currency = state.main_currency or _main_currency(run)
         currency = settings.currency or venue.currency or main_currency
         done = _score(run, currency, state)
+    written, removed = written + done.written, removed + done.removed
     names |= {
         "codes": rules_of(settings).codes,
         "is_full": why_full is not None,
@@ -92,9 +100,9 @@ def score_venue(run: VenueRun[RfmScoringSettings]) -> VenueResult:
         mode=BuildMode.INCREMENTAL if why_full is None else BuildMode.FULL,
         reason=None if why_full is None else f"full build ({why_full})",
         rows_read=done.sales,
-        rows_written=done.written,
-        rows_unchanged=done.population - done.written,
-        rows_removed=done.removed,
+        rows_written=written,
+        rows_unchanged=max(done.population - written, 0),
+        rows_removed=removed,
         left_out=done.left_out,
         summary={
             "customers": sum(count for _, count, _ in segments),
@@ -126,8 +134,11 @@ def preview_venue(run: VenueRun[RfmScoringSettings]) -> VenueResult:
         rows_unchanged=done.population,
         left_out=done.left_out,
         summary={
+            "customers": done.shown_before_or_after,
             "movements": done.movements,
             "currency": currency,
+            # whoever leaves is counted with what stands, which is in this one
+            "currency_before": state and state.currency,
             "as_of": run.as_of.isoformat(),
         },
     )
@@ -148,23 +159,26 @@ def venues_held(connection: psycopg.Connection, tenant_id: UUID) -> list[UUID]:
     return [venue_id for (venue_id,) in rows]
 
 
-def _score_touched(run: VenueRun[RfmScoringSettings], state: VenueState) -> Scored | None:
-    """Build the touched anew; None if what then stands differs from the source.
+def _score_touched(run: VenueRun[RfmScoringSettings], state: VenueState) -> Scored:
+    """Build the touched anew; say whether what then stands agrees with the source.
 
     A survey of several venues together is of an earlier moment than this transaction's: before a
     difference is believed, the venue is surveyed again inside it.
     """
     surveyed: VenueSurvey | None = run.survey
+    written = removed = 0
     for survey in (surveyed, None) if surveyed else (None,):
         found = survey or survey_one(run.connection, run.venue, state, run.settings, run.as_of)
         done = _score(run, state.currency, state, touched=found.customers)
+        written, removed = written + done.written, removed + done.removed
+        done = replace(done, written=written, removed=removed)
         if done.fingerprint == found.fingerprint:
             return replace(
                 done,
                 sales=found.sales,
                 left_out=found.left_out,
                 # whoever has been erased since the last night has just been removed
-                remembers_erased=found.remembers_erased or done.removed > 0,
+                remembers_erased=found.remembers_erased or removed > 0,
             )
     log.warning(
         "%s: its scores differed from the source in what no updated_at tells (an event or a "
@@ -173,7 +187,7 @@ def _score_touched(run: VenueRun[RfmScoringSettings], state: VenueState) -> Scor
         run.venue.name,
         run.settings.overlap_minutes,
     )
-    return None
+    return replace(done, agrees=False)
 
 
 def _score(

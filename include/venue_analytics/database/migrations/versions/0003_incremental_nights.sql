@@ -191,15 +191,21 @@ SELECT
     public.rfm_segment_name(c.segment)::varchar(50) AS segment,
     round(c.spent_cents / 100.0, 2) AS total_spent,
     CASE WHEN c.by_rules THEN 'rules' ELSE 'movement' END::varchar(20) AS kind,
-    (
-        SELECT r.rules_hash FROM public.venue_rfm_rules AS r
-        WHERE r.venue_id = c.venue_id AND r.since <= c.as_of
-        ORDER BY r.since DESC
-        LIMIT 1
-    ) AS rules_hash
-FROM public.customer_segment_change AS c;
+    r.rules_hash,
+    r.currency
+FROM public.customer_segment_change AS c
+LEFT JOIN LATERAL (
+    SELECT
+        r.rules_hash,
+        r.currency
+    FROM public.venue_rfm_rules AS r
+    WHERE r.venue_id = c.venue_id AND r.since <= c.as_of
+    ORDER BY r.since DESC
+    LIMIT 1
+) AS r ON TRUE;
 COMMENT ON VIEW public.customer_segment_history IS
-'One row a change of a customer''s segment at a venue, with the rules in force; null is none.';
+'One row a change of a customer''s segment at a venue, with what was spent there by then, and the
+rules and currency in force; null is none.';
 
 CREATE VIEW public.segment_movements WITH (security_invoker) AS
 SELECT
@@ -209,7 +215,13 @@ SELECT
     public.rfm_segment_name(c.previous_segment)::varchar(50) AS previous_segment,
     public.rfm_segment_name(c.segment)::varchar(50) AS segment,
     count(*)::integer AS customers,
-    round(sum(c.spent_cents) / 100.0, 2) AS total_spent
+    round(sum(c.spent_cents) / 100.0, 2) AS total_spent,
+    (
+        SELECT r.currency FROM public.venue_rfm_rules AS r
+        WHERE r.venue_id = c.venue_id AND r.since <= c.as_of
+        ORDER BY r.since DESC
+        LIMIT 1
+    ) AS currency
 FROM public.customer_segment_change AS c
 WHERE NOT c.by_rules
 GROUP BY c.venue_id, c.tenant_id, c.as_of, c.previous_segment, c.segment;

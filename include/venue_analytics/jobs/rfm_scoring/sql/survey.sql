@@ -13,8 +13,8 @@ sale AS (
         s.customer_id,
         s.fingerprint,
         CASE
-            WHEN s.left_out IS NOT NULL THEN s.left_out
             WHEN s.ordered_at < %(since)s THEN 'before the look-back'
+            WHEN s.left_out IS NOT NULL THEN s.left_out
             WHEN s.customer_id IN (SELECT e.customer_id FROM erased AS e) THEN 'erased'
         END AS left_out,
         (
@@ -99,9 +99,11 @@ LEFT JOIN (
     SELECT
         k.venue_id,
         bit_xor(k.fingerprint) AS fingerprint,
-        sum(k.sales) AS sales,
+        -- as a full build counts them
+        sum(k.sales)
+        FILTER (WHERE coalesce(k.left_out, '') NOT IN ('no sale', 'before the look-back')) AS sales,
         jsonb_object_agg(k.left_out, k.sales)
-        FILTER (WHERE k.left_out NOT IN ('before the look-back', 'erased')) AS left_out
+        FILTER (WHERE k.left_out NOT IN ('no sale', 'before the look-back', 'erased')) AS left_out
     FROM sale_of_kind AS k
     GROUP BY k.venue_id
 ) AS k ON v.venue_id = k.venue_id;
