@@ -346,7 +346,7 @@ def _settings(job: Job[Any], planned: dict[str, Any] | None = None) -> JobSettin
     elif text is None:
         source = f"defaults ({name} is not set)"
     typer.echo(f"Settings: {source}")
-    settings: JobSettings = read_settings(job.settings, text, name=name)
+    settings: JobSettings = read_settings(job.settings, text, name=f"Variable {name}")
     return settings
 
 

@@ -102,7 +102,7 @@ def check(job: str, text: str | None, pools: Pools) -> Checked:
         pools: asked only when a pool of one's own is named.
     """
     try:
-        settings: JobSettings = read_settings(JOBS[job].settings, text, name=job)
+        settings: JobSettings = read_settings(JOBS[job].settings, text, name=f"Variable {job}")
     except SettingsError as error:
         return Checked(str(error).split("\n"))
     if settings.pool == DEFAULT_POOL:

@@ -104,7 +104,7 @@ class AirflowJob:
         self.settings: JobSettings
         text = self._settings_text()
         try:
-            self.settings = read_settings(job.settings, text, name=job.name)
+            self.settings = read_settings(job.settings, text, name=f"Variable {job.name}")
         except SettingsError as error:
             self.fault = str(error)
             self.settings = job.settings(enabled=not is_switched_off(text))
@@ -167,7 +167,9 @@ class AirflowJob:
             request = RunRequest.read(parameters)
             tried = None if request.settings is None else json.dumps(request.settings)
             settings = read_settings(
-                self.job.settings, tried or self._settings_text(), name=self.job.name
+                self.job.settings,
+                tried or self._settings_text(),
+                name=f"Variable {self.job.name}" if tried is None else "parameter settings",
             )
             with self._connect(settings) as connection:
                 run = plan_run(

@@ -231,7 +231,7 @@ def test_a_bad_variable_leaves_the_dag_on_the_default_schedule_with_the_fault_in
 
 def fault_of(text: str) -> str | None:
     try:
-        read_settings(RfmScoringSettings, text, name="rfm_scoring")
+        read_settings(RfmScoringSettings, text, name="Variable rfm_scoring")
     except SettingsError as error:
         return str(error)
     return None
@@ -250,7 +250,9 @@ def test_whatever_the_variable_holds_the_dag_is_there_and_tagged_if_it_is_wrong(
     fault = fault_of(text)
     if fault:
         assert dag["tags"] == ["settings-fault", "venue-analytics"]
-        if dag["timetable"] != "NullTimetable":
+        if dag["timetable"] == "NullTimetable":
+            assert json.loads(text)["enabled"] is False
+        else:
             assert (dag["cron"], dag["timezone"]) == (DEFAULT_CRON, "UTC")
         assert f"```\n{fault}\n```" in dag["doc_md"]
     else:

@@ -17,7 +17,7 @@ from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
 
 
 def read(text: str | None) -> RfmScoringSettings:
-    return read_settings(RfmScoringSettings, text, name="rfm_scoring")
+    return read_settings(RfmScoringSettings, text, name="Variable rfm_scoring")
 
 
 def fault(values: dict[str, Any]) -> str:

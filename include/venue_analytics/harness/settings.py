@@ -222,13 +222,12 @@ def read_settings(model: type[S], text: str | None, *, name: str) -> S:
     Args:
         model: the job's settings.
         text: a JSON object; None or blank means all defaults.
-        name: what holds the text, for the message: the name of a Variable, or an option.
+        name: what holds the text, for the message, such as "Variable rfm_scoring".
 
     Raises:
         SettingsError: one printable line a fault: what holds the text, the field, its value, what
             is allowed; the first `MOST_FAULTS`, and how many more there are.
     """
-    name = name if name.startswith("--") else f"Variable {name}"
     if text is None or not text.strip():
         return model()
     values = _read_object(text, name)

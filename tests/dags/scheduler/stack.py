@@ -29,7 +29,7 @@ from venue_analytics.demo.servers import PostgresServer, ValkeyServer
 from venue_analytics.demo.settings_file import SettingsFile
 
 JOB = "rfm_scoring"
-DEADLINE_SECONDS = 240
+DEADLINE_SECONDS = 90
 POLL_SECONDS = 0.1
 
 
