@@ -186,7 +186,6 @@ def test_migrate_check_run_and_show_follow_each_other_on_a_database_of_ones_own(
     assert shown.out in ran.out
 
 
-@ONE_VERSION
 def test_a_second_run_of_the_same_moment_finds_it_done_unless_forced(cli: CommandLine) -> None:
     night = ("run", "rfm_scoring", "--as-of", "2026-02-01T00:00:00Z")
     first, second, forced = cli(*night), cli(*night), cli(*night, "--force")
@@ -230,7 +229,6 @@ def test_one_failing_venue_is_shown_and_the_others_are_done(
 # what could not be done --------------------------------------------------------------------
 
 
-@ONE_VERSION
 def test_a_venue_that_failed_is_a_letter_until_a_replay_has_done_it(
     cli: CommandLine, superuser: psycopg.Connection
 ) -> None:
@@ -326,7 +324,6 @@ def test_a_letter_is_given_up_with_a_reason_and_a_name(
     assert "letter 1: has ended already" in refusal(cli("dead-letters", "replay", "1"))
 
 
-@ONE_VERSION
 def test_runs_and_the_attempts_at_a_venue_are_listed_the_latest_first(
     cli: CommandLine, superuser: psycopg.Connection
 ) -> None:

@@ -706,8 +706,6 @@ nights = st.builds(
 )
 
 
-# Chance plays no part on the server's side: the directed tests run on both versions.
-@pytest.mark.parametrize("postgres", [pytest.param(18, id="postgres18")], indirect=True)
 def test_any_sequence_of_nights_equals_full_builds_and_the_oracles(
     platform_house: PlatformHouse,
 ) -> None:
