@@ -965,6 +965,26 @@ def test_what_commits_between_the_survey_and_a_venues_turn_is_no_difference(
     assert "differed" not in caplog.text
 
 
+def test_what_commits_between_the_survey_of_a_venue_and_its_scoring_is_seen_by_neither(
+    at: Platform,
+) -> None:
+    at.buy(ANNA, FIRST + HOUR, 5000, event=EVENTS[4])
+    at.store()
+    late: list[UUID] = []
+
+    def buy_once(query: str) -> None:
+        if "remembers_erased" in query and not late:
+            late.append(at.buy(ANNA, FIRST + 2 * HOUR, 5000, event=EVENTS[4]))
+            at.store()
+
+    chosen = at.chosen()
+    run = at.house.plan(FIRST + DAY, chosen, venues=[STAGE])
+    night = at.house.work(run, chosen, opener=at.opener(after=buy_once))
+    assert late
+    # else the sums would differ, and all would be built anew
+    assert [(a.mode, a.reason) for a in night.attempts.values()] == [("incremental", None)]
+
+
 def test_an_event_that_moved_takes_its_purchases_along(
     at: Platform, caplog: pytest.LogCaptureFixture
 ) -> None:
