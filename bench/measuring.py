@@ -46,7 +46,6 @@ class Measured:
         rss_mb: the most memory that its process held.
         hot: of the updates of customer_rfm_state, the share that touched no index; None if none.
         statements: seconds by statement, where it runs ours.
-        modes: venues by how they were built, where it says.
         note: what a reader must know.
     """
 
@@ -56,7 +55,6 @@ class Measured:
     rss_mb: float = 0.0
     hot: float | None = None
     statements: Counter[str] = field(default_factory=Counter)
-    modes: Counter[str] = field(default_factory=Counter)
     note: str = ""
 
 

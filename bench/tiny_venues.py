@@ -100,7 +100,7 @@ def _bare(opener: Callable[[], psycopg.Connection], as_of: datetime) -> float:
         for venue in find_venues(connection, RFM_SCORING).venues:
             with tenant_transaction(connection, venue.tenant_id):
                 RFM_SCORING.steps[0](
-                    VenueRun(connection, venue, settings, as_of, False, False, lambda *_: None)
+                    VenueRun(connection, venue, settings, as_of, False, lambda *_: None)
                 )
         return time.monotonic() - began
 

@@ -9,8 +9,7 @@ triggered, or the parameter of that name. A scheduled run that has not ended wel
 `deadline_minutes` after its interval's end is an error in the triggerer's log.
 
 ### Reads and writes
-Reads the views of schema `source`: most nights what has changed, and a fingerprint that proves it
-was all; else everything (parameter `full`). Writes what differs: `customer_rfm_state`,
+Reads all purchases from the views of schema `source`. Writes what differs: `customer_rfm_state`,
 `venue_rfm_state`, `customer_segments`, who moved between segments; the API's tables are views.
 
 ### Settings

@@ -161,9 +161,6 @@ def run(
         str | None, typer.Option(help="Results as of this moment (ISO; UTC unless it says); now.")
     ] = None,
     force: Annotated[bool, typer.Option(help="Replace results of a later as_of.")] = False,
-    full: Annotated[
-        bool, typer.Option(help="Build everything from the source, not only what has changed.")
-    ] = False,
     dry_run: Annotated[
         bool, typer.Option(help="Only say who would move between segments; nothing is written.")
     ] = False,
@@ -177,7 +174,7 @@ def run(
     if settings is not None and not dry_run:
         _fail("--settings are tried by --dry-run alone; a run takes those in force")
     request = RunRequest.read(
-        {"venues": venue or None, "as_of": as_of, "force": force, "full": full, "dry_run": dry_run}
+        {"venues": venue or None, "as_of": as_of, "force": force, "dry_run": dry_run}
     )
     done = _run(chosen, _settings_of(settings, chosen), request)
     raise typer.Exit(not done)
@@ -420,7 +417,6 @@ def _replay(connection: psycopg.Connection, together: list[DeadLetter]) -> bool:
         venues=sorted({letter.venue_id for letter in together}),
         as_of=None if is_item and not job.keeps_every_date else first.as_of,
         force=failed.force or (is_item and job.keeps_every_date),
-        full=failed.full_build,
     )
     for letter in together:
         dead_letters.begin_replay(connection, letter)

@@ -359,7 +359,6 @@ def _params() -> dict[str, Param]:
         "force": Param(
             False, type="boolean", title="Force", description=fields["force"].description
         ),
-        "full": Param(False, type="boolean", title="Full", description=fields["full"].description),
         "dry_run": Param(
             False, type="boolean", title="Dry run", description=fields["dry_run"].description
         ),

@@ -371,7 +371,6 @@ def print_attempts(console: Console, attempts: list[AttemptSummary]) -> None:
             "As of": _minute(attempt.as_of),
             "Ended": OUTCOMES[attempt.outcome],
             "Seconds": "" if attempt.seconds is None else f"{attempt.seconds:.2f}",
-            "Build": attempt.mode or "",
             "Written": "" if attempt.rows_written is None else f"{attempt.rows_written:,}",
             "Round": str(attempt.round),
             "Try": str(attempt.try_number),
@@ -469,7 +468,7 @@ def _print_rows(
 
 
 def _kind(run: RunSummary) -> str:
-    asked = {"forced": run.force, "full": run.full_build, "dry run": run.dry_run}
+    asked = {"forced": run.force, "dry run": run.dry_run}
     kinds = ", ".join(kind for kind, is_asked in asked.items() if is_asked)
     return f" ({kinds})" if kinds else ""
 

@@ -292,25 +292,6 @@ def test_a_replay_uses_the_settings_of_the_run_that_failed(
 
 
 @ONE_VERSION
-def test_a_replay_of_a_full_run_builds_everything_though_the_night_was_done(
-    cli: CommandLine, superuser: psycopg.Connection
-) -> None:
-    night = ("run", "rfm_scoring", "--as-of", "2026-02-01")
-    assert cli(*night).code == 0
-    # something to write, or what is broken does not show
-    superuser.execute("DELETE FROM customer_rfm_state")
-    break_venue(superuser, ARENA)
-    assert cli(*night, "--full").code == 1
-    mend(superuser)
-    assert cli("dead-letters", "replay", "1").code == 0
-    (last,) = superuser.execute(
-        "SELECT outcome, reason FROM jobs.venue_run WHERE venue_id = %s ORDER BY id DESC LIMIT 1",
-        [ARENA.venue_id],
-    ).fetchall()
-    assert last == ("succeeded", "full build (asked for)")
-
-
-@ONE_VERSION
 def test_a_letter_is_given_up_with_a_reason_and_a_name(
     cli: CommandLine, superuser: psycopg.Connection
 ) -> None:
@@ -643,16 +624,3 @@ def test_what_a_dry_run_cannot_try_is_told_in_one_line(
     (cli.folder / "bytes.json").write_bytes(b"\x98\xff")
     (cli.folder / "a.yaml").write_text("rule_set: standard")
     assert words in refusal(cli("run", "rfm_scoring", *options))
-
-
-@ONE_VERSION
-def test_a_full_run_builds_everything_and_history_says_so(cli: CommandLine) -> None:
-    assert cli("run", "rfm_scoring", "--full").code == 0
-    assert "(full)" in cli("history", "rfm_scoring").out
-    asked = ("history", "rfm_scoring", "--venue", str(VENUES[0].venue_id))
-    for columns in (80, 110, 160):
-        told = cli.on_terminal(*asked, columns=columns)
-        assert "Build" in told
-        # folded or not
-        assert {"full", "build", "(first)"} <= set(told.split())
-        assert "…" not in told

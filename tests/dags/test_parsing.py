@@ -154,7 +154,7 @@ def test_every_task_has_retries_and_a_timeout(dag: dict[str, Any]) -> None:
 
 
 def test_every_param_is_typed_titled_and_described(dag: dict[str, Any]) -> None:
-    assert set(dag["params"]) == {"venues", "as_of", "force", "full", "dry_run", "settings"}
+    assert set(dag["params"]) == {"venues", "as_of", "force", "dry_run", "settings"}
     for name, param in dag["params"].items():
         assert param["type"], name
         assert param["title"], name

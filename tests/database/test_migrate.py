@@ -11,24 +11,12 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-import redis
-from alembic import command
 from psycopg import sql
 from tests.conftest import PLATFORM_TABLES, SIMPLE_TABLES, Database
-from tests.harness.simple_venues import ARENA, BALLROOM, CELLAR, DOME, fill
 
 from venue_analytics.database.connection import DatabaseAddress
 from venue_analytics.database.migrate import MigrationError, migrate
 from venue_analytics.demo.servers import PostgresServer
-from venue_analytics.harness import Venue, history
-from venue_analytics.harness.finish import finish_run
-from venue_analytics.harness.history import RunKey
-from venue_analytics.harness.leases import Leases
-from venue_analytics.harness.plan import plan_run
-from venue_analytics.harness.process import process_batch
-from venue_analytics.harness.request import RunRequest
-from venue_analytics.jobs.rfm_scoring import RFM_SCORING
-from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
 
 TONIGHT = datetime(2026, 3, 1, 2, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -383,7 +371,7 @@ def held_by_two(simple: Database) -> Database:
                 [venue, UUID(int=99), tenant],
             )
             connection.execute(
-                "INSERT INTO venue_rfm_state VALUES (%s, %s, now(), 'USD', 'USD', 'hash')",
+                "INSERT INTO venue_rfm_state VALUES (%s, %s, now(), 'USD', 'USD')",
                 [venue, tenant],
             )
             connection.execute(
@@ -513,182 +501,13 @@ def test_a_file_of_ones_own_is_an_adapter(new_database: NewDatabase, tmp_path: P
     assert statuses == [("paid",)]
 
 
-def test_an_adapter_must_say_whether_its_source_keeps_updated_at(
-    new_database: NewDatabase, tmp_path: Path
-) -> None:
-    own = tmp_path / "own.sql"
-    own.write_text("CREATE VIEW source.venues AS SELECT 1;")
-    with pytest.raises(MigrationError, match=r"keeps_updated_at"):
-        migrate(owner(new_database(None)), adapter=str(own))
-
-
 def test_an_adapter_without_one_of_the_views_is_refused(
     new_database: NewDatabase, tmp_path: Path
 ) -> None:
     database = new_database(None)
     before = catalogue(database)
     own = tmp_path / "own.sql"
-    own.write_text("-- keeps_updated_at: false\nCREATE VIEW source.venues AS SELECT 1 AS venue_id;")
+    own.write_text("CREATE VIEW source.venues AS SELECT 1 AS venue_id;")
     with pytest.raises(MigrationError, match=r"source\.events.* does not exist"):
         migrate(owner(database), adapter=str(own))
     assert catalogue(database) == before
-
-
-# from a database with history ----------------------------------------------------------------
-
-
-@pytest.fixture
-def at_0001(new_database: NewDatabase, monkeypatch: pytest.MonkeyPatch) -> Database:
-    """A database of four venues, as the first migration left it, after two nights."""
-    database = with_tables(new_database(None), SIMPLE_TABLES)
-    upgrade = command.upgrade
-    with monkeypatch.context() as patch:
-        patch.setattr(command, "upgrade", lambda config, _: upgrade(config, "0001"))
-        migrate(owner(database), adapter="simple")
-    with database.superuser() as superuser:
-        fill(superuser)
-        last = _old_run(superuser, "last night", TONIGHT - DAY, "succeeded")
-        for venue in (ARENA, CELLAR):
-            _old_attempt(superuser, last, venue, "succeeded")
-        _old_attempt(superuser, last, BALLROOM, "failed")
-        tonight = _old_run(superuser, "tonight", TONIGHT, "planned")
-        _old_attempt(superuser, tonight, ARENA, "failed")
-        _old_attempt(superuser, tonight, ARENA, "succeeded")
-        _old_attempt(superuser, tonight, BALLROOM, "skipped")
-        _old_attempt(superuser, tonight, DOME, "running")
-    return database
-
-
-def _old_run(
-    superuser: psycopg.Connection, run_id: str, as_of: datetime, outcome: str
-) -> dict[str, Any]:
-    run = {"deployment": OUR_AIRFLOW, "job": RFM_SCORING.name, "run_id": run_id, "as_of": as_of}
-    superuser.execute(
-        "INSERT INTO jobs.run (deployment, job, run_id, plan_number, as_of, force, settings, "
-        "source_faults, outcome) VALUES (%(deployment)s, %(job)s, %(run_id)s, "
-        "nextval('jobs.plan_number'), %(as_of)s, FALSE, '{}', '[]', %(outcome)s)",
-        run | {"outcome": outcome},
-    )
-    superuser.execute(
-        "INSERT INTO jobs.batch (run, number, label, venues) "
-        "SELECT id, 0, '4 venues', '[]' FROM jobs.run WHERE run_id = %(run_id)s",
-        run,
-    )
-    return run
-
-
-def _old_attempt(
-    superuser: psycopg.Connection, run: dict[str, Any], venue: Venue, outcome: str
-) -> None:
-    superuser.execute(
-        "INSERT INTO jobs.venue_run (run, plan_number, batch, job, venue_id, tenant_id, "
-        "venue_name, as_of, rules_hash, outcome, finished_at, host) "
-        "SELECT id, plan_number, 0, job, %(venue_id)s, %(tenant_id)s, %(name)s, as_of, "
-        "%(rules_hash)s, %(outcome)s, now(), 'host' FROM jobs.run WHERE run_id = %(run_id)s",
-        run
-        | {
-            "venue_id": venue.venue_id,
-            "tenant_id": venue.tenant_id,
-            "name": venue.name,
-            "rules_hash": RfmScoringSettings().rules_hash(),
-            "outcome": outcome,
-        },
-    )
-
-
-def _run(
-    database: Database, leases: Leases, as_of: datetime
-) -> tuple[list[str], dict[str, tuple[str, str | None]]]:
-    """Do a night after the upgrade; gives what failed, and how each venue ended and why."""
-    settings = RfmScoringSettings()
-    with database.jobs() as connection:
-        run = plan_run(
-            connection,
-            leases,
-            RFM_SCORING,
-            RunKey(uuid4(), RFM_SCORING.name, "afterwards"),
-            settings,
-            RunRequest(venues=None, as_of=None, force=False),
-            as_of=as_of,
-        )
-        for batch in history.load_batches(connection, run):
-            process_batch(database.jobs, leases, RFM_SCORING, run, batch, settings)
-        unfinished = finish_run(connection, leases, RFM_SCORING, run)
-        ended = history.last_attempts(connection, run).values()
-    return unfinished, {
-        attempt.venue_name: (attempt.outcome, (attempt.reason or "").split(",")[0])
-        for attempt in ended
-    }
-
-
-def test_an_upgrade_gives_old_attempts_tokens_in_the_order_in_which_they_began(
-    at_0001: Database,
-) -> None:
-    migrated = migrate(owner(at_0001))
-    assert migrated.from_revision == "0001"
-    with at_0001.superuser() as connection:
-        attempts = connection.execute(
-            "SELECT venue_name, array_agg((token, round, try_number)::text ORDER BY id) "
-            "FROM jobs.venue_run GROUP BY venue_name"
-        ).fetchall()
-        fences = connection.execute(
-            "SELECT v.name, f.job, f.token FROM jobs.fence AS f "
-            "JOIN venues AS v ON v.id = f.venue_id"
-        ).fetchall()
-        rounds = connection.execute("SELECT round, newly_planned FROM jobs.batch").fetchall()
-    assert dict(attempts) == {
-        "Arena": ["(1,1,1)", "(2,1,1)", "(3,1,1)"],
-        "Ballroom": ["(1,1,1)", "(2,1,1)"],
-        "Cellar": ["(1,1,1)"],
-        "Dome": ["(1,1,1)"],
-    }
-    job = RFM_SCORING.name
-    assert set(fences) == {
-        ("Arena", job, 3),
-        ("Ballroom", job, 2),
-        ("Cellar", job, 1),
-        ("Dome", job, 1),
-    }
-    assert rounds == [(1, False), (1, False)]
-
-
-NO_UPDATED_AT = "full build (the source keeps no updated_at)"
-
-
-def test_after_an_upgrade_what_was_done_before_it_counts(
-    at_0001: Database, redis_client: redis.Redis
-) -> None:
-    migrate(owner(at_0001))
-    leases = Leases(redis_client, RFM_SCORING.name)
-    assert _run(at_0001, leases, TONIGHT - DAY) == (
-        [],
-        {
-            "Arena": ("skipped", "newer results stand"),
-            "Ballroom": ("succeeded", "full build (first)"),
-            "Cellar": ("skipped", "already done"),
-            "Dome": ("succeeded", "full build (first)"),
-        },
-    )
-    assert _run(at_0001, leases, TONIGHT) == (
-        [],
-        {
-            "Arena": ("skipped", "already done"),
-            "Ballroom": ("succeeded", NO_UPDATED_AT),
-            "Cellar": ("succeeded", "full build (first)"),
-            "Dome": ("succeeded", NO_UPDATED_AT),
-        },
-    )
-
-
-def test_the_first_plan_after_an_upgrade_closes_what_a_killed_process_left_before_it(
-    at_0001: Database, redis_client: redis.Redis
-) -> None:
-    migrate(owner(at_0001))
-    _run(at_0001, Leases(redis_client, RFM_SCORING.name), TONIGHT)
-    with at_0001.superuser() as connection:
-        closed = connection.execute(
-            "SELECT venue_name, error_type FROM jobs.venue_run WHERE token = 1 "
-            "AND venue_id = %s OR outcome = 'running'",
-            [DOME.venue_id],
-        ).fetchall()
-    assert closed == [("Dome", "Killed")]

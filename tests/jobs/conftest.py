@@ -9,6 +9,18 @@ import pytest
 import redis
 from psycopg import sql
 from tests.conftest import Database
+from tests.jobs.platform_nights import (
+    ANNA,
+    BEN,
+    CLEO,
+    CLUBS,
+    DAN,
+    DAY,
+    EVENTS,
+    FIRST,
+    HALLS,
+    Platform,
+)
 from tests.jobs.scoring import PlatformHouse, SimpleHouse
 
 from venue_analytics.demo.servers import PostgresServer
@@ -65,3 +77,15 @@ def platform_house(
     with PlatformHouse(shared_database("platform"), redis_client) as house:
         house.clear()
         yield house
+
+
+@pytest.fixture
+def at(platform_house: PlatformHouse) -> Platform:
+    """Two venues that have sold to four customers, and a third that has to one; scored once."""
+    platform = Platform(platform_house)
+    for buyer, days, amount in ((ANNA, 3, 4000), (BEN, 10, 3000), (CLEO, 15, 2000), (DAN, 20, 10)):
+        for event in (HALLS, CLUBS):
+            platform.buy(buyer, FIRST - days * DAY, amount, event=event)
+    platform.buy(ANNA, FIRST - 3 * DAY, event=EVENTS[4])
+    platform.night(FIRST)
+    return platform

@@ -134,12 +134,11 @@ class House:
         rules: Rules | None = None,
         settings: Mapping[str, Any] | None = None,
         force: bool = False,
-        full: bool = False,
         venues: list[UUID] | None = None,
     ) -> Scoring:
         """Score, as `python -m venue_analytics run rfm_scoring` does."""
         chosen = make_settings(rules, settings)
-        planned = self.plan(as_of, chosen, force=force, full=full, venues=venues)
+        planned = self.plan(as_of, chosen, force=force, venues=venues)
         return self.work(planned, chosen)
 
     def plan(
@@ -148,7 +147,6 @@ class House:
         settings: RfmScoringSettings,
         *,
         force: bool = False,
-        full: bool = False,
         venues: list[UUID] | None = None,
         request: RunRequest | None = None,
     ) -> PlannedRun:
@@ -161,7 +159,7 @@ class House:
                 RFM_SCORING,
                 RunKey(own, RFM_SCORING.name, f"test__{own}"),
                 settings,
-                request or RunRequest(venues=venues, as_of=None, force=force, full=full),
+                request or RunRequest(venues=venues, as_of=None, force=force),
                 as_of=as_of,
             )
 

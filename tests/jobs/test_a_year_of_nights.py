@@ -83,7 +83,6 @@ def test_history_and_movements_of_a_year_equal_the_oracles(
         parts = {venue_id: of_venue(source, venue_id) for venue_id in (theatre, arena)}
         standing = {venue_id: Standing() for venue_id in parts}
         histories = {venue_id: SegmentHistory() for venue_id in parts}
-        how: Counter[str] = Counter()
         for number, as_of in enumerate(NIGHTS):
             rules = {theatre: STANDARD if as_of >= CHANGED else AUDITED, arena: AUDITED}
             asked = {
@@ -92,7 +91,6 @@ def test_history_and_movements_of_a_year_equal_the_oracles(
             }
             scoring = house.run(as_of, settings=asked)
             assert scoring.unfinished == []
-            how.update(str(one.reason or one.mode) for one in scoring.attempts.values())
             scores = []
             for venue_id, part in parts.items():
                 (venue,) = part.venues
@@ -113,15 +111,7 @@ def test_history_and_movements_of_a_year_equal_the_oracles(
         assert in_order(house, "segment_movements") == by_key(
             "segment_movements", segment_movements(rows)
         )
-    # it was a year of incremental nights, of which nothing differed, and of many movements
-    weekly = how["full build (its turn every 7 days)"]
-    assert how == {
-        "full build (first)": 2,
-        "full build (other rules)": 1,
-        "full build (its turn every 7 days)": weekly,
-        "incremental": 2 * len(NIGHTS) - 3 - weekly,
-    }
-    assert 102 <= weekly <= 106
+    # it was a year of many movements, and of one change of rules
     kinds = Counter(row["kind"] for row in rows)
     assert kinds["movement"] > 150
     assert kinds["rules"] > 10

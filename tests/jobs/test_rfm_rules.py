@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import product
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 import redis
 from tests.conftest import Database
-from tests.jobs.rfm_oracle import Row, Rules, whole_days
+from tests.jobs.platform_nights import FIRST, Platform
+from tests.jobs.rfm_oracle import Row, Rules, segment_of, whole_days
 from tests.jobs.scoring import (
     AS_OF,
     OTHER_VENUE,
     TENANT,
     VENUE,
     House,
+    PlatformHouse,
     Sale,
     SimpleHouse,
     make_settings,
     uid,
 )
+
+from venue_analytics.jobs.rfm_scoring.rules import rules_of
 
 DAY = timedelta(days=1)
 MICROSECOND = timedelta(microseconds=1)
@@ -368,3 +374,46 @@ def test_the_oracles_rules_are_the_default_settings() -> None:
 
 def test_whole_days_of_the_oracle_are_floors() -> None:
     assert whole_days(AS_OF - 31 * DAY + MICROSECOND, AS_OF) == 30
+
+
+# the two rule sets ----------------------------------------------------------------------------
+
+SCORES = (1, 2, 3, 4, 5)
+
+
+@pytest.mark.parametrize("rule_set", ["audited", "standard"])
+def test_each_triple_of_scores_has_one_segment(rule_set: str) -> None:
+    rules = Rules(rule_set=rule_set)
+    stated = rules_of(make_settings(rules))
+    assert stated.segments == rules.segments
+    for r, f, m in product(SCORES, SCORES, SCORES):
+        for days in (rules.at_risk_max_days, rules.at_risk_max_days + 1):
+            is_long_gone = days > stated.long_gone_after_days
+            found = stated.segment(r, f, m, is_long_gone)
+            assert found == segment_of(r, f, m, days, rules), (r, f, m, days)
+
+
+#: Two numbers of days since the last purchase for each recency score.
+DAYS = {5: (10, 25), 4: (35, 55), 3: (65, 85), 2: (95, 150), 1: (200, 400)}
+PURCHASES = {5: 10, 4: 7, 3: 4, 2: 2, 1: 1}
+
+
+def test_the_sql_gives_each_triple_its_segment(platform_house: PlatformHouse) -> None:
+    at = Platform(platform_house)
+    for (r, alike), f, m in product(product(SCORES, (0, 1)), SCORES, SCORES):
+        buyer = uid(f"customer {r} {alike} {f} {m}")
+        at.register(buyer)
+        for number in range(PURCHASES[f]):
+            # a fifth of all customers spend as much as another: each fifth is a monetary score
+            at.buy(buyer, FIRST - (DAYS[r][alike] + number) * DAY, m * 1400 // PURCHASES[f])
+    at.rules = Rules(rule_set="standard")
+    at.night(FIRST)
+    # the first number of days of each recency score in turn, so that the second is beyond it
+    for at_risk_max_days, _ in DAYS.values():
+        at.rules = Rules(at_risk_max_days=at_risk_max_days)
+        at.night(FIRST)
+    found = Counter(
+        (row["recency_score"], row["frequency_score"], row["monetary_score"])
+        for row in at.house.view("customer_rfm_scores")
+    )
+    assert found == dict.fromkeys(product(SCORES, SCORES, SCORES), 2)

@@ -70,11 +70,7 @@ def _find_adapter(connection: psycopg.Connection, report: SourceReport) -> bool:
             "schema source is not there: run `python -m venue_analytics migrate --adapter …`"
         )
         return False
-    report.adapter, _, keeps_updated_at = row
-    if not keeps_updated_at:
-        report.warnings.append(
-            f"adapter {report.adapter} keeps no updated_at: every night is a full build"
-        )
+    report.adapter, _ = row
     return True
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -204,12 +203,6 @@ def _apply_adapter(driver: psycopg.Connection, adapter: str | None, currency: st
     if name.endswith(".sql"):
         name = str(Path(name).resolve())  # found again from any folder
     text = _adapter_text(name)
-    kept = re.search(r"^-- keeps_updated_at: (true|false)$", text, re.MULTILINE)
-    if kept is None:
-        raise MigrationError(
-            f"adapter {name}: a line `-- keeps_updated_at: true` (or false) must say whether "
-            "its orders, refunds and customers carry updated_at"
-        )
     views = [sql.Identifier("source", view.name) for view in VIEWS]
     driver.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.SQL(", ").join(views)))
     try:
@@ -234,7 +227,7 @@ def _apply_adapter(driver: psycopg.Connection, adapter: str | None, currency: st
         ) from None
     driver.execute(
         statement(PACKAGE, "set_adapter"),
-        {"name": name, "currency": currency, "keeps_updated_at": kept[1] == "true"},
+        {"name": name, "currency": currency},
     )
 
 

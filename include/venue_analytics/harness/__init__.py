@@ -8,13 +8,11 @@ from venue_analytics.harness.errors import (
 )
 from venue_analytics.harness.job import (
     Again,
-    BuildMode,
     Job,
     Outcome,
     Venue,
     VenueResult,
     VenueRun,
-    VenueToDo,
 )
 from venue_analytics.harness.settings import SHAPES_RESULTS, JobSettings
 
@@ -22,7 +20,6 @@ __all__ = [
     "SHAPES_RESULTS",
     "Again",
     "AnalyticsError",
-    "BuildMode",
     "Job",
     "JobSettings",
     "Outcome",
@@ -32,5 +29,4 @@ __all__ = [
     "Venue",
     "VenueResult",
     "VenueRun",
-    "VenueToDo",
 ]

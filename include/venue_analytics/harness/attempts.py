@@ -44,7 +44,6 @@ class VenueAttempt:
         row: its row in history, once there.
         entered_at: when its first transaction began, by the database's clock.
         resumed: whether an earlier attempt had done some of its steps.
-        survey: what the job's survey gave for the venue.
     """
 
     run: PlannedRun
@@ -57,7 +56,6 @@ class VenueAttempt:
     row: int | None = None
     entered_at: datetime | None = None
     resumed: bool = False
-    survey: Any = None
 
     def start_over(self) -> None:
         """Forget token and row: the lease is to be taken anew, and is another one."""
@@ -247,7 +245,6 @@ def close(
     parameters = _names(attempt) | {
         "id": attempt.row,
         "outcome": result.outcome,
-        "mode": result.mode,
         "reason": result.reason,
         "started_at": attempt.entered_at,
         "rows_read": result.rows_read,

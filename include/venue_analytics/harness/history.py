@@ -39,7 +39,6 @@ class PlannedRun:
         run_id: Airflow's, or one of the command line's own.
         as_of: what its results are as of.
         force: whether results of a later as_of are replaced.
-        full_build: whether everything is built from the source, whatever is known.
         dry_run: whether it only says what would change.
         settings: as plan read them.
         source_faults: what plan found amiss in the source, in words.
@@ -55,7 +54,6 @@ class PlannedRun:
     run_id: str
     as_of: datetime
     force: bool
-    full_build: bool
     dry_run: bool
     settings: dict[str, Any]
     source_faults: list[str]
@@ -77,7 +75,6 @@ class Attempt:
     venue_name: str
     batch: int
     outcome: str
-    mode: str | None
     reason: str | None
     seconds: float | None
     rows_read: int | None
@@ -106,7 +103,6 @@ class RunSummary:
     run_id: str
     as_of: datetime
     force: bool
-    full_build: bool
     dry_run: bool
     planned_at: datetime
     finished_at: datetime | None
@@ -128,7 +124,6 @@ class AttemptSummary:
     try_number: int
     token: int | None
     outcome: str
-    mode: str | None
     reason: str | None
     started_at: datetime
     seconds: float | None
@@ -161,7 +156,6 @@ def store_plan(
         "plan_try": plan_try,
         "as_of": as_of,
         "force": request.force,
-        "full_build": request.full,
         "dry_run": request.dry_run,
         "settings": Jsonb(settings),
         "source_faults": Jsonb(source_faults),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -22,13 +22,6 @@ class Outcome(StrEnum):
     SUCCEEDED = "succeeded"
     SKIPPED = "skipped"
     FAILED = "failed"
-
-
-class BuildMode(StrEnum):
-    """How results were made: all from the source, or what had changed on top of what stood."""
-
-    FULL = "full"
-    INCREMENTAL = "incremental"
 
 
 @dataclass(frozen=True)
@@ -57,14 +50,6 @@ class Venue:
 
 
 @dataclass(frozen=True)
-class VenueToDo(Generic[S]):
-    """A venue with the settings that hold for it."""
-
-    venue: Venue
-    settings: S
-
-
-@dataclass(frozen=True)
 class VenueRun(Generic[S]):
     """One step of one attempt at one venue, as a job sees it.
 
@@ -75,11 +60,9 @@ class VenueRun(Generic[S]):
         settings: as they hold for this venue.
         as_of: results are a function of the source before this moment.
         force: replace results of a later as_of.
-        full: build everything from the source, whatever is known.
         set_aside: notes an item (its key, its payload, its error) that cannot be processed as a
             dead letter, in this transaction; the rest of the venue goes on.
         cursor: where the step's last piece left off; None at its begin.
-        survey: what the job's survey gave for this venue; None where there was none.
     """
 
     connection: psycopg.Connection
@@ -87,10 +70,8 @@ class VenueRun(Generic[S]):
     settings: S
     as_of: datetime
     force: bool
-    full: bool
     set_aside: Callable[[str, Mapping[str, Any], Exception], None]
     cursor: Any = None
-    survey: Any = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +80,6 @@ class VenueResult:
 
     Attributes:
         outcome: succeeded or skipped; a failure is raised.
-        mode: how its results were made, where a job knows two ways.
         reason: why it was skipped, or what was special.
         rows_read: source rows that were looked at.
         rows_written: rows inserted or changed.
@@ -110,7 +90,6 @@ class VenueResult:
     """
 
     outcome: Outcome = Outcome.SUCCEEDED
-    mode: BuildMode | None = None
     reason: str | None = None
     rows_read: int = 0
     rows_written: int = 0
@@ -134,10 +113,6 @@ class Again:
 #: A step works in one transaction: all of it, or a piece (`Again`). The last one gives the result.
 Step = Callable[[VenueRun[S]], VenueResult | Again | None]
 
-Survey = Callable[
-    [psycopg.Connection, UUID, Sequence[VenueToDo[S]], datetime, bool], Mapping[UUID, Any]
-]
-
 
 @dataclass(frozen=True)
 class Job(Generic[S]):
@@ -152,10 +127,6 @@ class Job(Generic[S]):
             number of rows.
         venues_held: the venues of a tenant that it keeps rows of (connection, tenant).
         keeps_every_date: whether it keeps a result for each as_of, and not only the newest.
-        survey: looks at several small venues of one tenant at once, before any of them is worked
-            on, where that is cheaper than looking at each (connection, tenant, venues, as_of,
-            full); what it gives for a venue, its first step is handed. It sees an earlier moment
-            than the steps do, and may give nothing.
         preview: says what a run would change, and writes nothing; None where a job cannot say.
     """
 
@@ -165,5 +136,4 @@ class Job(Generic[S]):
     remove: Callable[[psycopg.Connection, UUID, UUID], int]
     venues_held: Callable[[psycopg.Connection, UUID], list[UUID]]
     keeps_every_date: bool = False
-    survey: Survey[S] | None = None
     preview: Callable[[VenueRun[S]], VenueResult] | None = None

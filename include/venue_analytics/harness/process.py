@@ -26,13 +26,12 @@ from venue_analytics.harness.database_errors import in_words
 from venue_analytics.harness.errors import AnalyticsError, PermanentError, TransientError
 from venue_analytics.harness.failures import VenueFailure, describe
 from venue_analytics.harness.history import PlannedRun
-from venue_analytics.harness.interrupts import cancelled_when_stopped, stopped_by_sigterm
-from venue_analytics.harness.job import Job, Outcome, Survey, Venue, VenueResult, VenueToDo
+from venue_analytics.harness.interrupts import stopped_by_sigterm
+from venue_analytics.harness.job import Job, Outcome, Venue, VenueResult
 from venue_analytics.harness.leases import RENEWAL, Held, Holder, LeaseKeeper, Leases
 from venue_analytics.harness.settings import JobSettings
 from venue_analytics.harness.standing import Work
 from venue_analytics.harness.steps import do_steps, preview_venue
-from venue_analytics.harness.tenant import one_moment, set_tenant
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +98,6 @@ def process_batch(
             if run.dry_run:
                 work.preview()
             else:
-                work.survey()
                 work.do()
             if not work.failures:
                 work.end_well()
@@ -174,35 +172,6 @@ class _BatchWork:
         if self._try_number > 1 and not run.dry_run:
             self._give_back_left_leases(done)
 
-    def survey(self) -> None:
-        """Have the job look at each tenant's venues at once; one alone looks for itself."""
-        if self._job.survey is None:
-            return
-        by_tenant: dict[UUID, list[VenueAttempt]] = {}
-        for attempt in self._queue:
-            if not attempt.venue.gone:
-                by_tenant.setdefault(attempt.venue.tenant_id, []).append(attempt)
-        for tenant_id, there in by_tenant.items():
-            if len(there) > 1:
-                self._survey_tenant(self._job.survey, tenant_id, there)
-
-    def _survey_tenant(
-        self, survey: Survey[Any], tenant_id: UUID, there: list[VenueAttempt]
-    ) -> None:
-        to_do = [VenueToDo(attempt.venue, attempt.settings) for attempt in there]
-        try:
-            with one_moment(self.connection), cancelled_when_stopped(self.connection):
-                set_tenant(self.connection, tenant_id)
-                found = survey(
-                    self.connection, tenant_id, to_do, self._run.as_of, self._run.full_build
-                )
-        except psycopg.Error as error:
-            # one venue's fault, perhaps: each looks for itself, and that one alone fails
-            log.warning("%d venues could not be surveyed together: %s", len(there), describe(error))
-            return
-        for attempt in there:
-            attempt.survey = found.get(attempt.venue.venue_id)
-
     def preview(self) -> None:
         """Have the job say of each venue what would change; nobody is kept from it."""
         while self._queue:
@@ -276,7 +245,6 @@ class _BatchWork:
             self._batch.number,
             self.round,
             run.plan_number,
-            anew=run.full_build,
         )
         holder = Holder(
             run.deployment,

@@ -52,9 +52,6 @@ class RunRequest(BaseModel):
         "the run's own.",
     )
     force: bool = Field(False, description="Replace results of a later as_of.")
-    full: bool = Field(
-        False, description="Build everything from the source, not only what has changed."
-    )
     dry_run: bool = Field(
         False,
         description="Only say what the settings would change, compared with what stands; nothing "
@@ -69,9 +66,9 @@ class RunRequest(BaseModel):
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> Self:
-        if self.dry_run and (self.as_of is not None or self.force or self.full):
+        if self.dry_run and (self.as_of is not None or self.force):
             raise ValueError(
-                "dry_run compares with what stands: it goes with none of as_of, force and full"
+                "dry_run compares with what stands: it goes with neither as_of nor force"
             )
         if self.settings is not None and not self.dry_run:
             raise ValueError("settings are tried by a dry_run alone; a run takes those in force")

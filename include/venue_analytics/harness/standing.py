@@ -20,8 +20,7 @@ class Work:
     Attributes:
         as_of: what its results are as of.
         rules_hash: of the settings that shape them.
-        anew: whether it is done although it is done: under force, or asked to build in full.
-        force: whether newer results are replaced.
+        force: whether it is done although it is done, and newer results are replaced.
         run: of its plan.
         batch: its batch.
         round: its batch's round.
@@ -35,7 +34,6 @@ class Work:
     batch: int
     round: int
     plan_number: int
-    anew: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def reason_to_skip(work: Work, done: Done | None, checkpoint: Checkpoint | None)
 
     - *already done*: the latest success has this as_of and these rules, and was of the venue as it
       is now. An older equal one that was overwritten since is no proof. After somebody cleared a
-      success, or where all is asked for anew, only a success of this very batch and round counts.
+      success, or under force, only a success of this very batch and round counts.
     - *newer results stand*: the latest success is of a later as_of, or of this as_of by the other
       rules of a later plan; unless forced.
     - While a checkpoint of other work stands, somebody has begun to overwrite that success:
@@ -91,7 +89,7 @@ def reason_to_skip(work: Work, done: Done | None, checkpoint: Checkpoint | None)
         return None
     if latest == own:
         is_own = (done.run, done.batch) == (work.run, work.batch) and done.round >= work.round
-        anybody_counts = work.round <= 1 and not work.anew and not work.force
+        anybody_counts = work.round <= 1 and not work.force
         return "already done" if (is_own or anybody_counts) and done.same_venue else None
     if work.force:
         return None

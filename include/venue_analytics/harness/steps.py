@@ -91,10 +91,8 @@ def _do_step(
             attempt.settings,
             attempt.work.as_of,
             attempt.work.force,
-            attempt.run.full_build,
             set_aside,
             progress.cursor,
-            attempt.survey,
         )
     )
     is_last = progress.step == len(job.steps) - 1
@@ -133,7 +131,7 @@ def preview_venue(
             result = VenueResult(Outcome.SKIPPED, reason=reason)
         else:
             run = VenueRun(
-                connection, venue, attempt.settings, attempt.work.as_of, False, True, set_aside
+                connection, venue, attempt.settings, attempt.work.as_of, False, set_aside
             )
             reason = "dry run: nothing was written"
             result = replace(job.preview(run), outcome=Outcome.SKIPPED, reason=reason)

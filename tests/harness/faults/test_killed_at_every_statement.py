@@ -11,7 +11,7 @@ import pytest
 import redis
 from psycopg import sql
 from tests.conftest import Database
-from tests.harness.faults.night import AS_OF, KEPT, Night
+from tests.harness.faults.night import KEPT, Night
 from tests.harness.faults.wires import Message, Wires
 from tests.harness.faults.worker import Worker
 from tests.harness.three_steps import THREE_STEPS
@@ -19,7 +19,6 @@ from tests.harness.three_steps import THREE_STEPS
 from venue_analytics.demo.servers import ValkeyServer
 from venue_analytics.harness import Job
 from venue_analytics.jobs.rfm_scoring import RFM_SCORING
-from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
 
 pytestmark = [
     pytest.mark.parametrize("postgres", [18], indirect=True, ids=["postgres18"]),
@@ -65,11 +64,6 @@ OF_THIS_JOB = {
 }
 
 
-#: Of venues that are known to be small: what is done for both together, then for each.
-OF_VENUES_TOGETHER = ("INSERT INTO jobs.fence", "INSERT INTO jobs.venue_run", "WITH erased AS")
-OF_EACH_OF_THEM = tuple(kind for kind in OF_EACH_VENUE if kind not in OF_VENUES_TOGETHER)
-
-
 @pytest.mark.parametrize("answered", [False, True], ids=["unsent", "unanswered"])
 @pytest.mark.parametrize("job", [RFM_SCORING, THREE_STEPS], ids=lambda job: job.name)
 def test_a_worker_may_be_killed_at_any_message(
@@ -90,58 +84,6 @@ def test_a_worker_may_be_killed_at_any_message(
 
         kinds = ((1, OF_THE_BATCH), (2, OF_EACH_VENUE + OF_THIS_JOB[job.name]))
         _kill_at_each_message(plan_anew, kinds, new_worker, answered)
-
-
-@pytest.mark.parametrize("answered", [False, True], ids=["unsent", "unanswered"])
-def test_a_worker_may_be_killed_at_any_message_of_an_incremental_night(
-    answered: bool,
-    two_venues: Callable[[], Database],
-    redis_client: redis.Redis,
-    valkey: ValkeyServer,
-    new_worker: Callable[..., Worker],
-) -> None:
-    database = two_venues()
-    with database.superuser() as superuser:
-        superuser.execute("UPDATE source.adapter SET keeps_updated_at = TRUE")
-        settings = RfmScoringSettings(max_tasks=1, full_rebuild_days=365)
-        last_night = Night.plan(database, valkey.uri, RFM_SCORING, settings=settings)
-        assert last_night.do() + last_night.finish() == []
-        kept = KEPT[RFM_SCORING.name]
-        for table in kept:
-            superuser.execute(f"CREATE TABLE {table}_last_night AS TABLE {table}")
-        superuser.execute(
-            "INSERT INTO orders SELECT gen_random_uuid(), tenant_id, user_id, venue_id, status, "
-            "total_amount, %s FROM orders WHERE total_amount = 10",
-            [AS_OF + timedelta(hours=5)],
-        )
-
-        def plan_anew() -> Night:
-            redis_client.flushall()
-            for table in HISTORY:
-                own = "id" if table == "jobs.run" else "run"
-                if table != "jobs.checkpoint":
-                    superuser.execute(
-                        f"DELETE FROM {table} WHERE {own} <> %s",  # noqa: S608
-                        [last_night.order.run.id],
-                    )
-            _delete(superuser, list(kept))
-            for table in kept:
-                superuser.execute(
-                    f"INSERT INTO {table} SELECT * FROM {table}_last_night"  # noqa: S608
-                )
-            return Night.plan(
-                database, valkey.uri, RFM_SCORING, settings=settings, as_of=AS_OF + DAY
-            )
-
-        kinds = ((1, OF_THE_BATCH + OF_VENUES_TOGETHER), (2, OF_EACH_OF_THEM))
-        _kill_at_each_message(plan_anew, kinds, new_worker, answered)
-        modes = superuser.execute(
-            "SELECT DISTINCT mode FROM jobs.venue_run WHERE as_of = %s AND outcome = 'succeeded'",
-            [AS_OF + DAY],
-        ).fetchall()
-        moved = superuser.execute("SELECT count(*) FROM segment_movements").fetchone()
-    assert modes == [("incremental",)]
-    assert moved == (2,)
 
 
 def _kill_at_each_message(

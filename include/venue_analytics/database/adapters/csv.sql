@@ -2,7 +2,6 @@
 -- One file has one owner: all rows are of one fixed tenant, under row-level security all the same.
 -- Runs as often as one likes, whoever logs in: it makes what is missing, all of it
 -- analytics_owner's, and drops nothing.
--- keeps_updated_at: false
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'csv') THEN

@@ -5,7 +5,6 @@
 -- created_at, updated_at, total_cents); orders (user_id), (updated_at); events (venue_id);
 -- order_refunds (order_id), (updated_at). With several tenants: CREATE STATISTICS (dependencies)
 -- ON venue_id, tenant_id FROM events, and ON event_id, tenant_id FROM orders.
--- keeps_updated_at: true
 
 CREATE VIEW source.venues WITH (security_invoker) AS
 SELECT

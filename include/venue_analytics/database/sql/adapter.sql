@@ -1,6 +1,5 @@
 -- One row: the adapter in force.
 SELECT
     a.name,
-    a.currency,
-    a.keeps_updated_at
+    a.currency
 FROM source.adapter AS a;

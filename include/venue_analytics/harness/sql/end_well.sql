@@ -4,7 +4,6 @@
 WITH ended AS (
     UPDATE jobs.venue_run SET
         outcome = %(outcome)s,
-        mode = %(mode)s,
         reason = %(reason)s,
         started_at = %(started_at)s,
         finished_at = clock_timestamp(),

@@ -5,7 +5,6 @@ SELECT DISTINCT ON (r.venue_id)
     r.venue_name,
     r.batch,
     r.outcome,
-    r.mode,
     r.reason,
     extract(EPOCH FROM r.finished_at - r.started_at)::double precision AS seconds,
     r.rows_read,

@@ -7,7 +7,6 @@ SELECT
     a.try_number,
     a.token,
     a.outcome,
-    a.mode,
     coalesce(a.reason, a.error) AS reason,
     a.started_at,
     extract(EPOCH FROM a.finished_at - a.started_at)::double precision AS seconds,

@@ -7,7 +7,6 @@ SELECT
     r.run_id,
     r.as_of,
     r.force,
-    r.full_build,
     r.dry_run,
     r.settings,
     r.source_faults,

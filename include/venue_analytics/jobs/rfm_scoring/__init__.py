@@ -3,7 +3,6 @@
 from venue_analytics.harness import Job
 from venue_analytics.jobs.rfm_scoring.score import preview_venue, remove, score_venue, venues_held
 from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
-from venue_analytics.jobs.rfm_scoring.survey import survey
 
 RFM_SCORING = Job(
     name="rfm_scoring",
@@ -11,6 +10,5 @@ RFM_SCORING = Job(
     steps=(score_venue,),
     remove=remove,
     venues_held=venues_held,
-    survey=survey,
     preview=preview_venue,
 )

@@ -1,9 +1,9 @@
-"""What happens to one venue: look, score, summarise."""
+"""What happens to one venue: score its customers, note who moved, summarize its segments."""
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,42 +12,50 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from venue_analytics.database.statements import statement
-from venue_analytics.harness import BuildMode, TransientError, VenueResult, VenueRun
+from venue_analytics.harness import TransientError, VenueResult, VenueRun
 from venue_analytics.jobs.rfm_scoring.rules import bound_names, rules_of
 from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
-from venue_analytics.jobs.rfm_scoring.state import VenueState, lookback_begin, venue_states
-from venue_analytics.jobs.rfm_scoring.survey import VenueSurvey, survey_one
-from venue_analytics.jobs.rfm_scoring.survey import loaded_through as source_loaded_through
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class VenueState:
+    """The row of `venue_state.sql`.
+
+    Attributes:
+        as_of: of the venue's scores; None before its first build.
+        currency: ISO 4217, of the purchases that count.
+        main_currency: that of most of its sales at its first build.
+        rules_before: hash of the rules in force before the night that is asked about; None if
+            there was no build before it.
+        currency_before: of the purchases that counted then.
+    """
+
+    as_of: datetime | None = None
+    currency: str | None = None
+    main_currency: str | None = None
+    rules_before: str | None = None
+    currency_before: str | None = None
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What `score.sql` found and did: its columns.
-
-    And whether history may name the erased; and whether what then stands agrees with the source.
-    """
+    """The row of `score.sql`."""
 
     sales: int
     population: int
     shown_before_or_after: int
     written: int
     removed: int
-    fingerprint: int
     left_out: dict[str, int]
     movements: list[dict[str, Any]]
-    remembers_erased: bool = True
-    agrees: bool = True
 
 
 def score_venue(run: VenueRun[RfmScoringSettings]) -> VenueResult:
-    """Bring one venue's scores to as_of, writing only what differs.
+    """Bring one venue's scores to as_of: build them from the source, write what differs.
 
     1. Refuse a venue whose scores are another tenant's, and a source not complete up to as_of.
-    2. Build those anew whom the source has changed since the last night, and rank all. Where the
-       state may not be leaned on, or its fingerprint then differs from the source's, build all.
-    3. Forget the erased, summarise the segments, note rules and as_of.
+    2. Score its customers, and note who moved between segments.
+    3. Forget the erased, summarize the segments, note rules and as_of.
 
     Raises:
         TransientError: the source is not loaded up to as_of yet, or the venue's scores are
@@ -63,47 +71,32 @@ def score_venue(run: VenueRun[RfmScoringSettings]) -> VenueResult:
             f"{venue.tenant_id}, under which the source has it"
         )
     _refuse_stale_source(run)
-    why_full = state.why_full(venue, settings, run.as_of, run.full)
-    written = removed = 0
-    if why_full is None:
-        main_currency, currency = state.main_currency, state.currency
-        done = _score_touched(run, state)
-        if not done.agrees:
-            why_full = "it differed from the source"
-            written, removed = done.written, done.removed
-    if why_full is not None:
-        main_currency = state.main_currency or _main_currency(run)
-        currency = settings.currency or venue.currency or main_currency
-        done = _score(run, currency, state)
-    written, removed = written + done.written, removed + done.removed
+    main_currency = state.main_currency or _main_currency(run)
+    currency = settings.currency or venue.currency or main_currency
+    scored = _score(run, currency, state)
+    rules_hash = settings.rules_hash()
+    rules_are_new = (rules_hash, currency) != (state.rules_before, state.currency_before)
     names |= {
         "codes": rules_of(settings).codes,
-        "is_full": why_full is not None,
         "currency": currency,
         "main_currency": main_currency,
-        "rules_hash": settings.rules_hash(),
+        "rules_hash": rules_hash,
         "rules": Jsonb(settings.rules_as_json()),
+        "rules_are_new": rules_are_new,
     }
-    if done.remembers_erased:
-        _execute(connection, "forget_erased", names)
+    _execute(connection, "forget_erased", names)
     _execute(connection, "summarize", names)
-    if why_full is not None:
-        # only then can rules have changed, or a night be gone back to
-        in_force = (state.rules_before, state.currency_before)
-        names["rules_are_new"] = (names["rules_hash"], currency) != in_force
-        _execute(connection, "forget_rules", names)
-        if names["rules_are_new"]:
-            _execute(connection, "note_rules", names)
+    _execute(connection, "forget_rules", names)
+    if rules_are_new:
+        _execute(connection, "note_rules", names)
     _execute(connection, "set_as_of", names)
     segments = _execute(connection, "segments", names).fetchall()
     return VenueResult(
-        mode=BuildMode.INCREMENTAL if why_full is None else BuildMode.FULL,
-        reason=None if why_full is None else f"full build ({why_full})",
-        rows_read=done.sales,
-        rows_written=written,
-        rows_unchanged=max(done.population - written, 0),
-        rows_removed=removed,
-        left_out=done.left_out,
+        rows_read=scored.sales,
+        rows_written=scored.written,
+        rows_unchanged=scored.population - scored.written,
+        rows_removed=scored.removed,
+        left_out=scored.left_out,
         summary={
             "customers": sum(count for _, count, _ in segments),
             "segments": {name: count for name, count, _ in segments},
@@ -121,31 +114,30 @@ def preview_venue(run: VenueRun[RfmScoringSettings]) -> VenueResult:
     Raises:
         TransientError: the source is not loaded up to that moment.
     """
-    state = _state(run)
-    if state is not None and state.as_of is not None:
+    state = _state(run) or VenueState()
+    if state.as_of is not None:
         run = replace(run, as_of=state.as_of)
     _refuse_stale_source(run)
-    main_currency = (state and state.main_currency) or _main_currency(run)
+    main_currency = state.main_currency or _main_currency(run)
     currency = run.settings.currency or run.venue.currency or main_currency
-    done = _score(run, currency, state, dry_run=True)
+    scored = _score(run, currency, state, dry_run=True)
     return VenueResult(
-        mode=BuildMode.FULL,
-        rows_read=done.sales,
-        rows_unchanged=done.population,
-        left_out=done.left_out,
+        rows_read=scored.sales,
+        rows_unchanged=scored.population,
+        left_out=scored.left_out,
         summary={
-            "customers": done.shown_before_or_after,
-            "movements": done.movements,
+            "customers": scored.shown_before_or_after,
+            "movements": scored.movements,
             "currency": currency,
             # whoever leaves is counted with what stands, which is in this one
-            "currency_before": state and state.currency,
+            "currency_before": state.currency,
             "as_of": run.as_of.isoformat(),
         },
     )
 
 
 def remove(connection: psycopg.Connection, tenant_id: UUID, venue_id: UUID) -> int:
-    """Delete all that is kept of a venue; gives the number of customers' rows."""
+    """Delete all that is kept of a venue; return the number of customers' rows."""
     names = {"tenant_id": tenant_id, "venue_id": venue_id}
     removed = _execute(connection, "remove_scores", names).rowcount
     for rest in ("remove_segments", "remove_history", "remove_venue"):
@@ -154,76 +146,44 @@ def remove(connection: psycopg.Connection, tenant_id: UUID, venue_id: UUID) -> i
 
 
 def venues_held(connection: psycopg.Connection, tenant_id: UUID) -> list[UUID]:
-    """Give the venues of a tenant that have scores."""
+    """Return the venues of a tenant that have scores."""
     rows = _execute(connection, "venues_held", {"tenant_id": tenant_id}).fetchall()
     return [venue_id for (venue_id,) in rows]
-
-
-def _score_touched(run: VenueRun[RfmScoringSettings], state: VenueState) -> Scored:
-    """Build the touched anew; say whether what then stands agrees with the source.
-
-    A survey of several venues together is of an earlier moment than this transaction's: before a
-    difference is believed, the venue is surveyed again inside it.
-    """
-    surveyed: VenueSurvey | None = run.survey
-    written = removed = 0
-    for survey in (surveyed, None) if surveyed else (None,):
-        found = survey or survey_one(run.connection, run.venue, state, run.settings, run.as_of)
-        done = _score(run, state.currency, state, touched=found.customers)
-        written, removed = written + done.written, removed + done.removed
-        done = replace(done, written=written, removed=removed)
-        if done.fingerprint == found.fingerprint:
-            return replace(
-                done,
-                sales=found.sales,
-                left_out=found.left_out,
-                # whoever has been erased since the last night has just been removed
-                remembers_erased=found.remembers_erased or removed > 0,
-            )
-    log.warning(
-        "%s: its scores differed from the source in what no updated_at tells (an event or a "
-        "customer's orders that moved, rows that are gone, a transaction of more than %d minutes): "
-        "all is built anew",
-        run.venue.name,
-        run.settings.overlap_minutes,
-    )
-    return replace(done, agrees=False)
 
 
 def _score(
     run: VenueRun[RfmScoringSettings],
     currency: str | None,
-    state: VenueState | None,
+    state: VenueState,
     *,
-    touched: str | None = None,
     dry_run: bool = False,
 ) -> Scored:
-    """Score a venue, building all of its customers from the source, or the touched alone."""
-    settings, rules_hash = run.settings, run.settings.rules_hash()
-    before = (state.rules_before, state.currency_before) if state else (None, None)
+    settings = run.settings
+    lookback = settings.lookback_days
     names = _names(run) | bound_names(settings)
     names |= {
-        "touched": touched,
-        "since": lookback_begin(settings, run.as_of),
+        "since": run.as_of - timedelta(days=lookback) if lookback else None,
         "currency": currency,
         "dry_run": dry_run,
-        "is_first": not dry_run and before[0] is None,
-        "by_rules": before[0] != rules_hash or before[1] not in (None, currency),
+        "is_first": not dry_run and state.rules_before is None,
+        "by_rules": state.rules_before != settings.rules_hash()
+        or state.currency_before not in (None, currency),
     }
     with run.connection.cursor(row_factory=class_row(Scored)) as cursor:
         row = cursor.execute(statement(__package__, "score"), names).fetchone()
     if row is None:
-        raise LookupError(f"venue {run.venue.name}: scoring gave no row")
+        raise LookupError(f"venue {run.venue.name}: score.sql returned no row")
     return row
 
 
 def _state(run: VenueRun[RfmScoringSettings]) -> VenueState | None:
-    venue_id = run.venue.venue_id
-    return venue_states(run.connection, run.venue.tenant_id, [venue_id], run.as_of).get(venue_id)
+    with run.connection.cursor(row_factory=class_row(VenueState)) as cursor:
+        return cursor.execute(statement(__package__, "venue_state"), _names(run)).fetchone()
 
 
 def _refuse_stale_source(run: VenueRun[RfmScoringSettings]) -> None:
-    loaded_through = source_loaded_through(run.connection, run.venue.tenant_id)
+    row = _execute(run.connection, "loaded_through", _names(run)).fetchone()
+    loaded_through = row[0] if row else None
     if loaded_through is None or loaded_through < run.as_of:
         raise TransientError(
             f"the source of tenant {run.venue.tenant_id} is loaded through {loaded_through}, "

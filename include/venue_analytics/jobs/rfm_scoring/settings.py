@@ -142,23 +142,6 @@ class RfmScoringSettings(JobSettings):
         json_schema_extra=SHAPES_RESULTS | {"unit": "ISO 4217 code", "allowed": A_CURRENCY},
     )
 
-    full_rebuild_days: int = Field(
-        7,
-        ge=1,
-        le=365,
-        description="Nights of which one builds every customer anew from the source, whatever has "
-        "changed; each venue's is another.",
-        json_schema_extra={"unit": "days"},
-    )
-    overlap_minutes: int = Field(
-        60,
-        ge=0,
-        le=10_080,
-        description="How long before the last as_of changes are looked for again: transactions "
-        "that committed late, clocks that differ.",
-        json_schema_extra={"unit": "minutes"},
-    )
-
     @model_validator(mode="after")
     def _segments_fall(self) -> Self:
         totals = (self.vip_min_total, self.regular_min_total, self.at_risk_min_total)

@@ -1,23 +1,76 @@
 -- One row: what scoring one venue read, wrote, removed and left out, and who moved. Everybody is
--- built from the source, or of an incremental night the touched alone; all are ranked anew.
-WITH customer_sale AS MATERIALIZED (
+-- built from the source; only rows that differ are written.
+WITH refunded AS MATERIALIZED (
+    SELECT
+        r.order_id,
+        -- a negative refund takes nothing back, and no refund is more than the largest amount
+        sum((least(greatest(r.amount, 0), 9999999999.99) * 100)::bigint)::bigint AS cents
+    FROM source.refunds AS r
+    WHERE
+        r.venue_id = %(venue_id)s
+        AND r.tenant_id = %(tenant_id)s
+        AND r.refunded_at < %(as_of)s
+    GROUP BY r.order_id
+),
+
+order_of_venue AS (
+    SELECT
+        o.order_id,
+        o.customer_id,
+        o.ordered_at,
+        o.amount,
+        o.currency
+    FROM source.orders AS o
+    WHERE
+        o.venue_id = %(venue_id)s
+        AND o.tenant_id = %(tenant_id)s
+        AND o.status IN ('paid', 'refunded')
+        AND (
+            (
+                o.ordered_at < %(as_of)s
+                AND (o.ordered_at >= %(since)s OR %(since)s::timestamptz IS NULL)
+            )
+            OR o.ordered_at > now()
+            OR o.ordered_at IS NULL
+        )
+),
+
+-- A sale is a purchase unless something leaves it out; what stands first is said. The join is
+-- FULL because that one is never a nested loop: the planner's guess at the number of refunds is
+-- far too low (measured on 150,000 orders of a venue: 70 s instead of 1 s).
+sale AS (
+    SELECT
+        o.customer_id,
+        o.ordered_at,
+        CASE
+            WHEN o.order_id IS NULL THEN 'no sale'
+            WHEN o.ordered_at IS NULL OR NOT isfinite(o.ordered_at) THEN 'time missing'
+            WHEN o.ordered_at >= %(as_of)s THEN 'time in the future'
+            WHEN o.amount IS NULL THEN 'amount missing'
+            WHEN o.amount < 0 THEN 'amount negative'
+            WHEN o.amount > 9999999999.99 THEN 'amount too large'
+            WHEN o.currency IS NULL THEN 'currency missing'
+            WHEN o.currency <> %(currency)s THEN 'other currency'
+            WHEN r.cents >= (o.amount * 100)::bigint THEN 'refunded in whole'
+            WHEN o.customer_id IS NULL THEN 'guest'
+        END AS left_out,
+        CASE
+            WHEN o.amount BETWEEN 0 AND 9999999999.99
+                THEN (o.amount * 100)::bigint - coalesce(r.cents, 0)
+        END AS net_cents
+    FROM order_of_venue AS o
+    FULL JOIN refunded AS r ON o.order_id = r.order_id
+),
+
+customer_sale AS MATERIALIZED (
     SELECT
         s.customer_id,
         s.left_out,
         count(*) AS sales,
         sum(s.net_cents)::bigint AS spent_cents,
         min(s.ordered_at) AS first_purchase_at,
-        max(s.ordered_at) AS last_purchase_at,
-        bit_xor(s.fingerprint) AS fingerprint
-    FROM
-        source.sales(
-            %(tenant_id)s,
-            ARRAY[%(venue_id)s]::uuid[],
-            %(as_of)s,
-            %(since)s,
-            %(currency)s,
-            %(touched)s::uuid[]
-        ) AS s
+        max(s.ordered_at) AS last_purchase_at
+    FROM sale AS s
     GROUP BY s.customer_id, s.left_out
 ),
 
@@ -30,7 +83,6 @@ customer AS (
         p.spent_cents,
         p.first_purchase_at,
         p.last_purchase_at,
-        p.fingerprint,
         coalesce(NOT own.deleted, NOT everybodys.deleted, FALSE) AS known
     FROM customer_sale AS p
     LEFT JOIN source.customers AS own
@@ -41,21 +93,6 @@ customer AS (
         p.left_out IS NULL
         AND coalesce(own.erased, FALSE) IS FALSE
         AND coalesce(everybodys.erased, FALSE) IS FALSE
-    UNION ALL
-    SELECT
-        old.customer_id,
-        old.purchases,
-        old.spent_cents,
-        old.first_purchase_at,
-        old.last_purchase_at,
-        old.fingerprint,
-        old.known
-    FROM public.customer_rfm_state AS old
-    WHERE
-        %(touched)s::uuid[] IS NOT NULL
-        AND old.venue_id = %(venue_id)s
-        AND old.tenant_id = %(tenant_id)s
-        AND old.customer_id <> all(%(touched)s::uuid[])
 ),
 
 -- Whole numbers throughout: rank() - 1 customers spent strictly less, out of population.
@@ -165,11 +202,11 @@ compared AS MATERIALIZED (
             OR (
                 b.first_purchase_at, b.last_purchase_at, b.spent_cents, b.purchases,
                 b.recency_score, b.frequency_score, b.monetary_score, b.segment, b.churn_risk,
-                b.known, b.fingerprint
+                b.known
             ) IS DISTINCT FROM (
                 s.first_purchase_at, s.last_purchase_at, s.spent_cents, s.purchases,
                 s.recency_score, s.frequency_score, s.monetary_score, s.segment, s.churn_risk,
-                s.known, s.fingerprint
+                s.known
             )
         ) AS is_changed
     FROM segmented AS s
@@ -192,7 +229,7 @@ written AS (
     INSERT INTO public.customer_rfm_state (
         venue_id, customer_id, tenant_id, first_purchase_at, last_purchase_at, created_at,
         spent_cents, purchases, recency_score, frequency_score, monetary_score, segment,
-        churn_risk, known, fingerprint
+        churn_risk, known
     )
     SELECT
         %(venue_id)s,
@@ -208,8 +245,7 @@ written AS (
         c.monetary_score,
         c.segment,
         c.churn_risk,
-        c.known,
-        c.fingerprint
+        c.known
     FROM compared AS c
     WHERE c.is_changed AND NOT %(dry_run)s
     ON CONFLICT (venue_id, customer_id) DO UPDATE
@@ -223,8 +259,7 @@ written AS (
             monetary_score = excluded.monetary_score,
             segment = excluded.segment,
             churn_risk = excluded.churn_risk,
-            known = excluded.known,
-            fingerprint = excluded.fingerprint
+            known = excluded.known
     RETURNING 1
 ),
 
@@ -302,9 +337,6 @@ SELECT
     ) AS shown_before_or_after,
     (SELECT count(*) FROM written) AS written,
     (SELECT count(*) FROM removed) AS removed,
-    (
-        SELECT coalesce(bit_xor(c.fingerprint), 0) FROM compared AS c
-    ) AS fingerprint,
     (
         SELECT coalesce(jsonb_object_agg(k.left_out, k.sales), '{}')
         FROM (

@@ -1,19 +1,18 @@
--- Schema `source` (the contract's views live there), schema `jobs` (history), and the target
--- tables of RFM scoring: two narrow state tables that are written, and views under the API's
--- names that derive from them whatever only ages with as_of.
+-- Schema `source` (the contract's views live there), schema `jobs` (what makes a venue's run safe:
+-- history, tokens, checkpoints, dead letters), and the target tables of RFM scoring: narrow state
+-- tables that are written, and views under the API's names that derive from them whatever only
+-- ages with as_of.
 
 CREATE TABLE source.adapter (
     only_row boolean PRIMARY KEY DEFAULT TRUE CHECK (only_row),
     name text NOT NULL,
     -- ISO 4217; for adapters whose tables name no currency
     currency text,
-    -- whether orders, refunds and customers carry updated_at: without it, every night is full
-    keeps_updated_at boolean NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE source.adapter IS 'Which adapter defines the views of this schema.';
 
--- history -----------------------------------------------------------------------------------
+-- history ---------------------------------------------------------------------------------------
 
 CREATE SEQUENCE jobs.plan_number;
 
@@ -22,26 +21,39 @@ CREATE TABLE jobs.run (
     deployment uuid NOT NULL,
     job text NOT NULL,
     run_id text NOT NULL,
-    -- a later plan of the same run draws a higher number and replaces the earlier one
+    plan_try integer NOT NULL CHECK (plan_try > 0),
+    -- a later plan draws a higher number
     plan_number bigint NOT NULL,
     as_of timestamptz NOT NULL,
     force boolean NOT NULL,
+    -- only say what would change
+    dry_run boolean NOT NULL,
     settings jsonb NOT NULL,
     -- what the plan found amiss in the source: venues without tenant, orders at unknown venues
     source_faults jsonb NOT NULL,
+    -- what earlier runs of the job left undone when they ended without their finish, in words
+    left_behind jsonb NOT NULL,
     planned_at timestamptz NOT NULL DEFAULT now(),
     finished_at timestamptz,
     -- planned -> succeeded | failed
     outcome text NOT NULL DEFAULT 'planned' CHECK (outcome IN ('planned', 'succeeded', 'failed')),
-    CONSTRAINT run_once UNIQUE (deployment, job, run_id)
+    CONSTRAINT plan_once UNIQUE (deployment, job, run_id, plan_try)
 );
-COMMENT ON TABLE jobs.run IS 'One row a run of a job, as last planned.';
+CREATE INDEX run_planned ON jobs.run (job, planned_at);
+COMMENT ON TABLE jobs.run IS
+'One row a plan of a run; the one of the highest plan_try holds.';
 
 CREATE TABLE jobs.batch (
     run bigint NOT NULL REFERENCES jobs.run (id),
     number integer NOT NULL,
     label text NOT NULL,
     venues jsonb NOT NULL,
+    -- 0 until a try begins; what ended well in an earlier round is done again
+    round integer NOT NULL DEFAULT 0,
+    -- a new plan: the first try after it opens the next round
+    newly_planned boolean NOT NULL DEFAULT TRUE,
+    -- the run's clear number when this round ended well; a try that knows a higher one opens another
+    ended_well_at_clear integer,
     PRIMARY KEY (run, number)
 );
 COMMENT ON TABLE jobs.batch IS 'The venues of one mapped task.';
@@ -51,12 +63,21 @@ CREATE TABLE jobs.venue_run (
     run bigint NOT NULL REFERENCES jobs.run (id),
     plan_number bigint NOT NULL,
     batch integer NOT NULL,
+    round integer NOT NULL,
+    try_number integer NOT NULL,
+    -- the run's clear number when the try began
+    clear_number integer NOT NULL,
     job text NOT NULL,
     venue_id uuid NOT NULL,
     tenant_id uuid NOT NULL,
     venue_name text NOT NULL,
+    -- the venue had gone: its rows were to be removed
+    venue_gone boolean NOT NULL DEFAULT FALSE,
     as_of timestamptz NOT NULL,
     rules_hash text NOT NULL,
+    dry_run boolean NOT NULL DEFAULT FALSE,
+    -- fencing token; null where an attempt failed before it had one
+    token bigint,
     -- running -> succeeded | skipped | failed
     outcome text NOT NULL DEFAULT 'running'
     CHECK (outcome IN ('running', 'succeeded', 'skipped', 'failed')),
@@ -72,13 +93,121 @@ CREATE TABLE jobs.venue_run (
     left_out jsonb,
     -- the job's own figures, for people; no personal data
     summary jsonb,
-    error text
+    -- trying again changes nothing: not repeated until somebody clears
+    permanent boolean NOT NULL DEFAULT FALSE,
+    error_type text,
+    error text,
+    traceback text
 );
-COMMENT ON TABLE jobs.venue_run IS 'One row an attempt at one venue; append-only.';
 CREATE INDEX venue_run_of_run ON jobs.venue_run (run, venue_id);
 CREATE INDEX venue_run_of_tenant ON jobs.venue_run (job, tenant_id);
+CREATE UNIQUE INDEX venue_run_token ON jobs.venue_run (job, venue_id, token);
+CREATE INDEX venue_run_ended_well ON jobs.venue_run (job, venue_id, as_of, plan_number)
+WHERE outcome IN ('succeeded', 'skipped');
+CREATE INDEX venue_run_running ON jobs.venue_run (job) WHERE outcome = 'running';
+COMMENT ON TABLE jobs.venue_run IS 'One row an attempt at one venue; append-only.';
 
--- state -------------------------------------------------------------------------------------
+-- tokens and checkpoints ------------------------------------------------------------------------
+
+CREATE TABLE jobs.fence (
+    job text NOT NULL,
+    venue_id uuid NOT NULL,
+    token bigint NOT NULL CHECK (token > 0),
+    PRIMARY KEY (job, venue_id)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE jobs.fence IS
+'One row a venue of a job: the newest fencing token. Never deleted, so that no token comes back.';
+
+-- A transaction of the given token begins: the venue's tenant is set, its fence row locked. Of two
+-- processes the one with the older token is refused here, whatever either believes of its lease.
+CREATE FUNCTION jobs.enter(
+    job_name text, venue uuid, tenant uuid, own_token bigint
+) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    newest bigint;
+BEGIN
+    IF tenant IS NULL THEN
+        -- a policy that then showed no rows would have every customer deleted
+        RAISE EXCEPTION 'venue % has no tenant: a transaction needs exactly one', venue
+        USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    PERFORM set_config('app.current_tenant_id', tenant::text, TRUE);
+    SELECT f.token INTO newest FROM jobs.fence AS f
+    WHERE f.job = job_name AND f.venue_id = venue
+    FOR UPDATE;
+    IF newest IS DISTINCT FROM own_token THEN
+        RAISE EXCEPTION 'another attempt has taken over: its token is %, ours %', newest, own_token
+        USING ERRCODE = 'VA001';
+    END IF;
+END $$;
+COMMENT ON FUNCTION jobs.enter(text, uuid, uuid, bigint) IS
+'Begins a transaction on a venue; raises VA001 if the token is not the newest.';
+
+CREATE TABLE jobs.checkpoint (
+    job text NOT NULL,
+    venue_id uuid NOT NULL,
+    as_of timestamptz NOT NULL,
+    rules_hash text NOT NULL,
+    round integer NOT NULL,
+    -- the later plan of those whose work it holds
+    plan_number bigint NOT NULL,
+    -- the step to do next, counted from 0
+    step integer NOT NULL CHECK (step >= 0),
+    -- where inside that step; null at its begin
+    cursor jsonb,
+    committed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (job, venue_id)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE jobs.checkpoint IS
+'One row a venue whose steps are not all done; committed with the data.';
+
+-- dead letters ----------------------------------------------------------------------------------
+
+CREATE TABLE jobs.dead_letter (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    job text NOT NULL,
+    venue_id uuid NOT NULL,
+    tenant_id uuid NOT NULL,
+    venue_name text NOT NULL,
+    -- a whole venue, or one item (an event, a row) inside it
+    kind text NOT NULL CHECK (kind IN ('venue', 'item')),
+    -- the item's own key; of a venue '', or its as_of where a job keeps a result for each
+    key text NOT NULL,
+    as_of timestamptz NOT NULL,
+    run bigint NOT NULL REFERENCES jobs.run (id),
+    error_type text NOT NULL,
+    error text NOT NULL,
+    traceback text,
+    attempts integer NOT NULL CHECK (attempts >= 0),
+    first_failed_at timestamptz NOT NULL,
+    last_failed_at timestamptz NOT NULL,
+    -- open -> replaying -> resolved, or open again; open -> discarded
+    state text NOT NULL DEFAULT 'open'
+    CHECK (state IN ('open', 'replaying', 'resolved', 'discarded')),
+    ended_at timestamptz,
+    reason text,
+    ended_by text,
+    CONSTRAINT discarded_with_reason_and_name CHECK (
+        state <> 'discarded' OR (reason IS NOT NULL AND ended_by IS NOT NULL)
+    )
+);
+COMMENT ON TABLE jobs.dead_letter IS
+'One row a venue whose tries are exhausted, or an item that cannot be processed.';
+CREATE UNIQUE INDEX one_open_letter ON jobs.dead_letter (job, venue_id, kind, key)
+WHERE state IN ('open', 'replaying');
+
+CREATE TABLE jobs.dead_letter_payload (
+    letter bigint NOT NULL REFERENCES jobs.dead_letter (id),
+    tenant_id uuid NOT NULL,
+    payload jsonb NOT NULL,
+    PRIMARY KEY (letter, tenant_id)
+);
+COMMENT ON TABLE jobs.dead_letter_payload IS
+'What could not be processed; may hold personal data, and is read under its tenant alone.';
+
+-- RFM scoring: state ----------------------------------------------------------------------------
 
 CREATE TABLE public.customer_rfm_state (
     venue_id uuid NOT NULL,
@@ -111,8 +240,7 @@ CREATE TABLE public.venue_rfm_state (
     -- ISO 4217: what the scores are in; null until the venue has a sale
     currency text,
     -- that of most of its sales at its first build, kept; in force unless settings or source say
-    main_currency text,
-    rules_hash text
+    main_currency text
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE public.venue_rfm_state IS
 'One row a venue: the moment that its scores are as of.';
@@ -134,22 +262,62 @@ CREATE TABLE public.customer_segments (
 COMMENT ON TABLE public.customer_segments IS
 'One row a segment of a venue, empty segments too.';
 
--- words and formulas ------------------------------------------------------------------------
+CREATE TABLE public.venue_rfm_rules (
+    venue_id uuid NOT NULL,
+    -- as of the first night under these rules; they hold until the next row's
+    since timestamptz NOT NULL,
+    tenant_id uuid NOT NULL,
+    rules_hash text NOT NULL,
+    -- ISO 4217, of the purchases that count
+    currency text,
+    rules jsonb NOT NULL,
+    PRIMARY KEY (venue_id, since)
+);
+COMMENT ON TABLE public.venue_rfm_rules IS
+'One row a change of the rules that a venue''s customers are segmented by; the first is its first
+build.';
 
+CREATE TABLE public.customer_segment_change (
+    venue_id uuid NOT NULL,
+    customer_id uuid NOT NULL,
+    as_of timestamptz NOT NULL,
+    tenant_id uuid NOT NULL,
+    -- null: was in none, is in none any more
+    previous_segment smallint,
+    segment smallint,
+    spent_cents bigint NOT NULL,
+    -- the rules have changed that night: it says nothing of the customer
+    by_rules boolean NOT NULL,
+    PRIMARY KEY (venue_id, customer_id, as_of),
+    CHECK (previous_segment IS DISTINCT FROM segment)
+);
+CREATE INDEX customer_segment_change_night ON public.customer_segment_change (venue_id, as_of);
+COMMENT ON TABLE public.customer_segment_change IS
+'One row a change of a customer''s segment at a venue. Nobody has one of the venue''s first build:
+previous_segment of the first change, or the state where there is none, tells what it began with.';
+
+-- words and formulas ----------------------------------------------------------------------------
+
+-- segments of both rule sets; Lost is the same in both
 CREATE FUNCTION public.rfm_segment_name(code smallint) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE code
     WHEN 1 THEN 'VIP' WHEN 2 THEN 'Regular' WHEN 3 THEN 'At-Risk' WHEN 4 THEN 'Lost'
+    WHEN 11 THEN 'Champions' WHEN 12 THEN 'Loyal' WHEN 13 THEN 'Can''t Lose'
+    WHEN 14 THEN 'At Risk' WHEN 15 THEN 'New' WHEN 16 THEN 'Promising'
+    WHEN 17 THEN 'Potential Loyalist' WHEN 18 THEN 'Need Attention'
+    WHEN 19 THEN 'About to Sleep' WHEN 20 THEN 'Hibernating'
 END;
 
 CREATE FUNCTION public.rfm_churn_risk_name(code smallint) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE code WHEN 1 THEN 'low' WHEN 2 THEN 'medium' WHEN 3 THEN 'high' END;
 
--- Whole days of 24 hours: a clock change does not shorten one.
+-- Whole days of 24 hours, as the days of an interval between two moments are: no clock change
+-- counts. A division by 86400 seconds would make the views a third slower.
 CREATE FUNCTION public.whole_days(since timestamptz, until timestamptz) RETURNS integer
 LANGUAGE sql STABLE PARALLEL SAFE
-RETURN floor(extract(EPOCH FROM until - since) / 86400)::integer;
+RETURN extract(DAY FROM until - since)::integer;
 
 -- Purchases a year; a customer of a few days is taken as one of 30.
 CREATE FUNCTION public.purchases_per_year(purchases bigint, lifespan_days integer) RETURNS numeric
@@ -174,7 +342,7 @@ CREATE FUNCTION public.spend_per_year(
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN spent_cents * 365.25 * share / (100 * greatest(lifespan_days, 30));
 
--- views under the API's names ---------------------------------------------------------------
+-- views under the API's names -------------------------------------------------------------------
 
 CREATE VIEW public.customer_rfm_scores WITH (security_invoker) AS
 SELECT
@@ -300,7 +468,55 @@ FROM (
 COMMENT ON VIEW public.customer_lifetime_value IS
 'One row a known customer of a tenant, over the venues that sell in the tenant''s currency.';
 
--- who may what ------------------------------------------------------------------------------
+CREATE VIEW public.customer_segment_history WITH (security_invoker) AS
+SELECT
+    c.customer_id,
+    c.venue_id,
+    c.tenant_id,
+    c.as_of AS changed_at,
+    public.rfm_segment_name(c.previous_segment)::varchar(50) AS previous_segment,
+    public.rfm_segment_name(c.segment)::varchar(50) AS segment,
+    round(c.spent_cents / 100.0, 2) AS total_spent,
+    CASE WHEN c.by_rules THEN 'rules' ELSE 'movement' END::varchar(20) AS kind,
+    r.rules_hash,
+    r.currency
+FROM public.customer_segment_change AS c
+LEFT JOIN LATERAL (
+    SELECT
+        r.rules_hash,
+        r.currency
+    FROM public.venue_rfm_rules AS r
+    WHERE r.venue_id = c.venue_id AND r.since <= c.as_of
+    ORDER BY r.since DESC
+    LIMIT 1
+) AS r ON TRUE;
+COMMENT ON VIEW public.customer_segment_history IS
+'One row a change of a customer''s segment at a venue, with what was spent there by then, and the
+rules and currency in force; null is none.';
+
+CREATE VIEW public.segment_movements WITH (security_invoker) AS
+SELECT
+    c.venue_id,
+    c.tenant_id,
+    c.as_of AS moved_at,
+    public.rfm_segment_name(c.previous_segment)::varchar(50) AS previous_segment,
+    public.rfm_segment_name(c.segment)::varchar(50) AS segment,
+    count(*)::integer AS customers,
+    round(sum(c.spent_cents) / 100.0, 2) AS total_spent,
+    (
+        SELECT r.currency FROM public.venue_rfm_rules AS r
+        WHERE r.venue_id = c.venue_id AND r.since <= c.as_of
+        ORDER BY r.since DESC
+        LIMIT 1
+    ) AS currency
+FROM public.customer_segment_change AS c
+WHERE NOT c.by_rules
+GROUP BY c.venue_id, c.tenant_id, c.as_of, c.previous_segment, c.segment;
+COMMENT ON VIEW public.segment_movements IS
+'One row a night of a venue, and a pair of segments that customers moved between; a change of rules
+is no movement. A period is a range of moved_at.';
+
+-- the venues of every tenant --------------------------------------------------------------------
 
 -- The adapter makes source.venues after this migration.
 SET LOCAL check_function_bodies = off;
@@ -314,19 +530,30 @@ AS 'SELECT v.venue_id, v.tenant_id, v.name, v.timezone, v.currency, v.open FROM 
 COMMENT ON FUNCTION jobs.list_venues() IS
 'The venues of every tenant: the one thing that a job may see across tenants.';
 
+-- who may what ----------------------------------------------------------------------------------
+
 REVOKE ALL ON FUNCTION jobs.list_venues() FROM public;
-GRANT EXECUTE ON FUNCTION jobs.list_venues() TO analytics_jobs;
+REVOKE ALL ON FUNCTION jobs.enter(text, uuid, uuid, bigint) FROM public;
+GRANT EXECUTE ON FUNCTION
+jobs.list_venues(), jobs.enter(text, uuid, uuid, bigint)
+TO analytics_jobs;
 GRANT USAGE ON SCHEMA source, jobs TO analytics_jobs, analytics_lister;
 GRANT SELECT ON source.adapter TO analytics_jobs;
 GRANT USAGE ON SEQUENCE jobs.plan_number TO analytics_jobs;
-GRANT SELECT, INSERT, UPDATE ON jobs.run, jobs.venue_run TO analytics_jobs;
-GRANT SELECT, INSERT, DELETE ON jobs.batch TO analytics_jobs;
+GRANT SELECT, INSERT, UPDATE
+ON jobs.run, jobs.batch, jobs.venue_run, jobs.fence, jobs.dead_letter TO analytics_jobs;
 GRANT SELECT, INSERT, UPDATE, DELETE
-ON public.customer_rfm_state, public.venue_rfm_state, public.customer_segments TO analytics_jobs;
+ON jobs.checkpoint, jobs.dead_letter_payload TO analytics_jobs;
+GRANT SELECT, INSERT, UPDATE, DELETE
+ON
+public.customer_rfm_state, public.venue_rfm_state, public.customer_segments,
+public.venue_rfm_rules, public.customer_segment_change
+TO analytics_jobs;
 GRANT SELECT ON
 public.customer_rfm_state, public.venue_rfm_state, public.customer_segments,
 public.customer_rfm_scores, public.customer_venue_value, public.customer_lifetime_value,
-public.tenant_currency
+public.tenant_currency, public.venue_rfm_rules, public.customer_segment_change,
+public.customer_segment_history, public.segment_movements
 TO analytics_jobs, analytics_reader;
 
 -- Without a tenant set, each of these policies raises; it never shows an empty table.
@@ -342,14 +569,29 @@ USING (tenant_id = current_setting('app.current_tenant_id')::uuid);
 ALTER TABLE public.customer_segments ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON public.customer_segments
 USING (tenant_id = current_setting('app.current_tenant_id')::uuid);
+ALTER TABLE public.venue_rfm_rules ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY tenant ON public.venue_rfm_rules
+USING (tenant_id = current_setting('app.current_tenant_id')::uuid);
+ALTER TABLE public.customer_segment_change ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY tenant ON public.customer_segment_change
+USING (tenant_id = current_setting('app.current_tenant_id')::uuid);
+ALTER TABLE jobs.dead_letter_payload ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY tenant ON jobs.dead_letter_payload TO analytics_jobs
+USING (tenant_id = current_setting('app.current_tenant_id')::uuid);
 
--- History holds no personal data; plan and finish read it across tenants, the API not at all.
+-- These hold no personal data; plan and finish read them across tenants, the API not at all.
 ALTER TABLE jobs.run ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY jobs ON jobs.run TO analytics_jobs USING (TRUE);
 ALTER TABLE jobs.batch ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY jobs ON jobs.batch TO analytics_jobs USING (TRUE);
 ALTER TABLE jobs.venue_run ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY jobs ON jobs.venue_run TO analytics_jobs USING (TRUE);
+ALTER TABLE jobs.fence ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY jobs ON jobs.fence TO analytics_jobs USING (TRUE);
+ALTER TABLE jobs.checkpoint ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY jobs ON jobs.checkpoint TO analytics_jobs USING (TRUE);
+ALTER TABLE jobs.dead_letter ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY jobs ON jobs.dead_letter TO analytics_jobs USING (TRUE);
 ALTER TABLE source.adapter ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY everybody ON source.adapter USING (TRUE);
 

@@ -1,9 +1,9 @@
-"""Incremental nights: what scores rest on, who moved between segments, what is only tried."""
+"""Source contract, what makes a venue's run safe, and the target tables of RFM scoring."""
 
 from venue_analytics.database.migrations import run_sql
 
-revision = "0003"
-down_revision = "0002"
+revision = "0001"
+down_revision = None
 branch_labels = None
 depends_on = None
 
@@ -13,9 +13,16 @@ def upgrade() -> None:
     run_sql(
         __file__,
         creates=(
+            "customer_lifetime_value",
+            "customer_rfm_scores",
+            "customer_rfm_state",
             "customer_segment_change",
             "customer_segment_history",
+            "customer_segments",
+            "customer_venue_value",
             "segment_movements",
+            "tenant_currency",
             "venue_rfm_rules",
+            "venue_rfm_state",
         ),
     )

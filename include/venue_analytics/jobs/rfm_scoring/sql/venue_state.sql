@@ -1,14 +1,11 @@
--- One row a venue that has state under its tenant: what its scores are as of, and rest on.
+-- At most one row: what a venue's scores are as of and in, and the rules and currency in force
+-- before this as_of; none if its state is another tenant's.
 SELECT
-    v.venue_id,
     v.as_of,
-    v.full_as_of,
     v.currency,
     v.main_currency,
-    v.rules_hash,
     r.rules_hash AS rules_before,
-    r.currency AS currency_before,
-    (SELECT a.keeps_updated_at FROM source.adapter AS a) AS source_keeps_updated_at
+    r.currency AS currency_before
 FROM public.venue_rfm_state AS v
 LEFT JOIN LATERAL ( -- noqa: ST05
     SELECT
@@ -19,4 +16,4 @@ LEFT JOIN LATERAL ( -- noqa: ST05
     ORDER BY r.since DESC
     LIMIT 1
 ) AS r ON TRUE
-WHERE v.venue_id = any(%(venue_ids)s) AND v.tenant_id = %(tenant_id)s;
+WHERE v.venue_id = %(venue_id)s AND v.tenant_id = %(tenant_id)s;

@@ -1,0 +1,44 @@
+"""Whatever happens between nights, all views and the history equal the oracles'."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.jobs.night_strategies import (
+    ALWAYS,
+    ChangesRules,
+    Deed,
+    Night,
+    buys,
+    nights,
+    some_rules,
+)
+from tests.jobs.platform_nights import DAY, VENUES, Platform
+from tests.jobs.rfm_oracle import Rules
+from tests.jobs.scoring import PlatformHouse
+
+
+def test_any_sequence_of_nights_equals_the_oracles(platform_house: PlatformHouse) -> None:
+    @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+    @given(
+        rules=some_rules,
+        overrides=st.dictionaries(st.sampled_from(VENUES), some_rules, max_size=2),
+        first=st.lists(buys, max_size=12),
+        then=st.lists(nights, min_size=4, max_size=7),
+    )
+    def check(
+        rules: Rules, overrides: dict[UUID, Rules], first: list[Deed], then: list[Night]
+    ) -> None:
+        at = Platform(platform_house)
+        of_venues = [ChangesRules(own, VENUES.index(venue)) for venue, own in overrides.items()]
+        beginning = [ChangesRules(rules, None), *of_venues, *ALWAYS, *first]
+        for night in [Night(beginning, DAY, "by the schedule"), *then]:
+            night.do(at)
+        # of all venues: the last one may have been of some
+        end = max([at.last, *(as_of for as_of, _, _ in at.done.values())]) + DAY
+        at.night(end)
+        at.building_again_changes_nothing(end)
+
+    check()
