@@ -6,7 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := $(BIN)/python -m venue_analytics.demo
 
-.PHONY: bench chaos help install lock run up down clean psql test lint format docs
+.PHONY: bench chaos help install lock run up down clean psql test test-deep lint format docs
+
+# Where bytecode is not kept (as in many images), each Airflow process compiles 6 s of imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,11 +24,17 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable . 'uv==0.13.9'
 	@touch $@
 
-test: $(VENV)/.installed ## run the tests, on real PostgreSQL 16 and 18 and Valkey
-	@$(BIN)/pytest
+# A server set a process; the tests of the one Airflow stay together.
+TEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadgroup
+
+test: $(VENV)/.installed ## run the tests, on real PostgreSQL and Valkey
+	@$(TEST)
+
+test-deep: $(VENV)/.installed ## run all tests, on PostgreSQL 16 and 18, with many more examples
+	@$(TEST) --deep
 
 chaos: $(VENV)/.installed ## provoke every fault of docs/faults.md, and print that table with results
-	@$(BIN)/python -m pytest -m fault -p tests.chaos
+	@$(BIN)/python -m pytest --deep -m fault -p tests.chaos
 
 bench: $(VENV)/.installed ## measure RFM scoring beside other ways, against its goals; S and M, or SIZE=S
 	@$(BIN)/python -m bench.rfm_scoring $(if $(SIZE),--size '$(SIZE)')

@@ -40,6 +40,7 @@ SCRIPTS = {
 }
 
 
+pytestmark = pytest.mark.both_versions
 RUN_BY_THE_OWNER = {"database/sql/set_adapter.sql"}
 
 

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 
+import psycopg
 import pytest
 from rich.console import Console
 
 from venue_analytics.check_settings import check_settings_command, next_runs
-from venue_analytics.demo.airflow import plain_environment
 from venue_analytics.demo.profile import ROOT
 from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
 
 JOB = "rfm_scoring"
 VARIABLE = "AIRFLOW_VAR_RFM_SCORING"
+METADATA = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 NO_POOL = (
     "  fault: Variable rfm_scoring: pool = 'x': Airflow has no such pool; its tasks would wait for "
     "ever; there are: default_pool"
@@ -32,7 +31,7 @@ Check = Callable[..., tuple[int, list[str]]]
 def check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Check:
     """Check settings where no Airflow is set up; gives the exit code and the lines."""
     monkeypatch.delenv(VARIABLE, raising=False)
-    monkeypatch.delenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", raising=False)
+    monkeypatch.delenv(METADATA, raising=False)
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "nowhere"))
 
     def run(job: str | None = None, file: Path | None = None) -> tuple[int, list[str]]:
@@ -55,29 +54,17 @@ def in_file(check: Check, tmp_path: Path) -> Check:
     return run
 
 
-@dataclass(frozen=True)
-class Airflow:
-    """An Airflow of its own, its metadata in a file."""
-
-    home: Path
-
-    def __call__(self, *arguments: str) -> None:
-        """Run a command of it."""
-        subprocess.run(
-            [Path(sys.executable).with_name("airflow"), *arguments],
-            env=plain_environment() | {"AIRFLOW_HOME": str(self.home)},
-            check=True,
-            capture_output=True,
-        )
-
-
 @pytest.fixture
-def airflow(check: Check, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Airflow:
-    """An Airflow that is set up here."""
-    airflow = Airflow(tmp_path / "airflow")
-    airflow("db", "migrate")
-    monkeypatch.setenv("AIRFLOW_HOME", str(airflow.home))
-    return airflow
+def airflow(
+    check: Check, monkeypatch: pytest.MonkeyPatch, airflow_environment: dict[str, str]
+) -> Iterator[psycopg.Connection]:
+    """The metadata of an Airflow that is set up here; what a test adds is gone after it."""
+    for name in ("AIRFLOW_HOME", METADATA):
+        monkeypatch.setenv(name, airflow_environment[name])
+    address = airflow_environment[METADATA].replace("+psycopg2", "")
+    with psycopg.connect(address, autocommit=True) as connection:
+        yield connection
+        connection.execute("DELETE FROM variable; DELETE FROM slot_pool WHERE pool = 'y'")
 
 
 def settings_file(value: object, *pools: str) -> str:
@@ -229,22 +216,31 @@ def test_without_airflow_the_defaults_hold_and_no_airflow_is_made(
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_airflow_tells_its_variable_and_its_pools(check: Check, airflow: Airflow) -> None:
-    code, lines = check()
-    assert (code, lines[0]) == (0, "rfm_scoring: ok (defaults: Airflow has no such Variable)")
-    airflow("variables", "set", JOB, '{"pool": "x"}')
-    airflow("pools", "set", "y", "1", "a pool")
+def test_airflow_tells_its_variable_and_its_pools(
+    check: Check, airflow: psycopg.Connection
+) -> None:
+    airflow.execute(
+        "INSERT INTO variable (key, val, is_encrypted) VALUES (%s, %s, FALSE)",
+        [JOB, '{"pool": "x"}'],
+    )
+    airflow.execute("INSERT INTO slot_pool (pool, slots, include_deferred) VALUES ('y', 1, FALSE)")
     code, lines = check()
     assert (code, lines[:2]) == (1, ["rfm_scoring: 1 fault (from Airflow)", f"{NO_POOL}, y"])
 
 
-def test_an_airflow_that_does_not_answer_is_one_fault(
-    check: Check, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.deep
+def test_an_airflow_without_the_variable_has_the_defaults(
+    check: Check, airflow: psycopg.Connection
 ) -> None:
-    home = tmp_path / "airflow"
-    home.mkdir()
-    monkeypatch.setenv("AIRFLOW_HOME", str(home))
-    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{home}/empty.db")
+    code, lines = check()
+    assert (code, lines[0]) == (0, "rfm_scoring: ok (defaults: Airflow has no such Variable)")
+
+
+@pytest.mark.deep
+def test_an_airflow_that_does_not_answer_is_one_fault(
+    check: Check, airflow: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(METADATA, "postgresql+psycopg2://nobody@127.0.0.1:1/nothing")
     code, (line,) = check()
     assert code == 1
     assert line.startswith("fault: Airflow does not tell its pools: sqlalchemy.exc.Operational")

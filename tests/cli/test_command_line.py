@@ -36,9 +36,7 @@ OWNER_CONNECTION = "AIRFLOW_CONN_ANALYTICS_DB_OWNER"
 REDIS_CONNECTION = "AIRFLOW_CONN_ANALYTICS_REDIS"
 VARIABLE = "AIRFLOW_VAR_RFM_SCORING"
 #: What is refused is refused alike by every version.
-ONE_VERSION = pytest.mark.parametrize(
-    "postgres", [pytest.param(18, id="postgres18")], indirect=True
-)
+ONE_VERSION = pytest.mark.one_version
 #: Nobody listens there.
 NO_REDIS = "redis://:hunter2@127.0.0.1:1/0"
 NOWHERE = "90000000-0000-4000-8000-000000000009"

@@ -30,7 +30,7 @@ from tests.harness.simple_venues import (
 from venue_analytics.demo.profile import ROOT
 from venue_analytics.demo.servers import ValkeyServer
 
-pytestmark = pytest.mark.parametrize("postgres", [pytest.param(18, id="postgres18")], indirect=True)
+pytestmark = pytest.mark.one_version
 NOWHERE = "90000000-0000-4000-8000-000000000009"
 
 

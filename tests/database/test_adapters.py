@@ -16,6 +16,8 @@ from tests.conftest import PLATFORM_TABLES, SIMPLE_TABLES, Database
 from venue_analytics.database.contract import VIEWS
 from venue_analytics.database.migrate import migrate
 
+pytestmark = pytest.mark.both_versions
+
 AT = datetime(2024, 6, 1, tzinfo=UTC)
 LATER = datetime(2024, 6, 2, tzinfo=UTC)
 TENANT, VENUE, EVENT, USER = (UUID(int=number) for number in range(1, 5))

@@ -138,12 +138,12 @@ def venue(venue_id: UUID, tenant: str, name: str) -> str:
 def test_what_real_platforms_have_is_a_warning(simple: Database, change: str, words: str) -> None:
     report = look(simple, change)
     assert report.faults == []
-    assert [w.replace("1 row ", "1 rows ") for w in report.warnings][1:] == [words]
+    assert [w.replace("1 row ", "1 rows ") for w in report.warnings] == [words]
 
 
 def test_guests_are_neither_fault_nor_warning(simple: Database) -> None:
     report = look(simple, order(1, user_id="NULL"))
-    assert (report.faults, len(report.warnings)) == ([], 1)
+    assert (report.faults, report.warnings) == ([], [])
 
 
 def test_no_venues_at_all_is_a_warning(simple: Database) -> None:
@@ -256,7 +256,7 @@ def test_orders_of_several_tenants_are_counted_together(simple: Database) -> Non
         order(2, venue_id=f"'{second}'"),
     )
     assert (report.rows["orders"], report.rows["customers"]) == (3, 1)
-    assert [re.sub(r"\brow\b", "rows", w) for w in report.warnings][1:] == [
+    assert [re.sub(r"\brow\b", "rows", w) for w in report.warnings] == [
         "source.orders has 1 rows at venues that its tenant does not have"
     ]
 
@@ -304,7 +304,7 @@ def test_the_command_exits_0_with_warnings(simple: Database) -> None:
     done = command_line(simple)
     assert done.returncode == 0, done.stderr
     assert "of a negative amount" in done.stdout
-    assert "The source keeps the contract: 0 faults, 2 warnings." in done.stdout
+    assert "The source keeps the contract: 0 faults, 1 warning." in done.stdout
 
 
 def test_the_command_exits_1_with_a_fault_and_shows_no_traceback(simple: Database) -> None:
@@ -312,7 +312,7 @@ def test_the_command_exits_1_with_a_fault_and_shows_no_traceback(simple: Databas
     done = command_line(simple)
     assert done.returncode == 1
     assert "source.scans is missing" in done.stdout
-    assert re.search(r"The source breaks the contract: 1 faults?, 1 warnings?\.", done.stdout)
+    assert "The source breaks the contract: 1 fault, 0 warnings." in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
 
 

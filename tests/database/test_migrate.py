@@ -21,6 +21,7 @@ from venue_analytics.demo.servers import PostgresServer
 TONIGHT = datetime(2026, 3, 1, 2, tzinfo=UTC)
 DAY = timedelta(days=1)
 OUR_AIRFLOW = UUID(int=1)
+pytestmark = pytest.mark.both_versions
 NewDatabase = Callable[[str | None], Database]
 OURS = ("public", "jobs", "source", "csv")
 #: Tables of the platform and of `simple` are the source's, not ours.
@@ -367,7 +368,7 @@ def held_by_two(simple: Database) -> Database:
             venue = UUID(int=tenant.int + 10)
             connection.execute(
                 "INSERT INTO customer_rfm_state VALUES (%s, %s, %s, now(), now(), now(), "
-                "100, 1, 5, 1, 1, 3, 1, TRUE, 0)",
+                "100, 1, 5, 1, 1, 3, 1, TRUE)",
                 [venue, UUID(int=99), tenant],
             )
             connection.execute(
@@ -425,8 +426,8 @@ def set_aside_by_two(simple: Database) -> Database:
     with simple.superuser() as connection:
         connection.execute(
             "INSERT INTO jobs.run (deployment, job, run_id, plan_try, plan_number, as_of, force, "
-            "settings, source_faults) VALUES (%s, 'events', 'tonight', 1, 1, now(), FALSE, '{}', "
-            "'[]')",
+            "dry_run, settings, source_faults, left_behind) VALUES (%s, 'events', 'tonight', 1, 1, "
+            "now(), FALSE, FALSE, '{}', '[]', '[]')",
             [uuid4()],
         )
         for tenant in TENANTS:

@@ -242,7 +242,7 @@ def test_names_and_values_are_told_in_printable_characters() -> None:
 
 
 @pytest.mark.fault("settings-malformed")
-@settings(max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100 * settings().max_examples, suppress_health_check=[HealthCheck.too_slow])
 @given(text=texts)  # too_slow: texts of any character are drawn slowly, and 10,000 take their time
 def test_any_text_gives_settings_or_a_printable_line_a_fault(text: str) -> None:
     try:

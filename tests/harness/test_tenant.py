@@ -9,6 +9,8 @@ from tests.harness.simple_venues import NORTH, SOUTH
 
 from venue_analytics.harness.tenant import tenant_transaction
 
+pytestmark = pytest.mark.both_versions
+
 TENANT = "SELECT current_setting('app.current_tenant_id', TRUE)"
 
 

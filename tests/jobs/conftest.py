@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import psycopg
 import pytest
 import redis
-from psycopg import sql
-from tests.conftest import Database
+from tests.conftest import Database, copy_database, drop_databases
 from tests.jobs.platform_nights import (
     ANNA,
     BEN,
@@ -36,27 +34,12 @@ def shared_database(
     def make(adapter: str) -> Database:
         if adapter not in made:
             name = f"scoring_{adapter}"
-            with psycopg.connect(postgres.superuser_uri(), autocommit=True) as connection:
-                connection.execute(
-                    sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER analytics_owner").format(
-                        sql.Identifier(name), sql.Identifier(template(adapter))
-                    )
-                )
-                # hundreds of small commits; what a crash would lose does not matter here
-                connection.execute(
-                    sql.SQL("ALTER DATABASE {} SET synchronous_commit = off").format(
-                        sql.Identifier(name)
-                    )
-                )
+            copy_database(postgres, template(adapter), name, "analytics_owner")
             made[adapter] = Database(postgres, name)
         return made[adapter]
 
     yield make
-    with psycopg.connect(postgres.superuser_uri(), autocommit=True) as connection:
-        for database in made.values():
-            connection.execute(
-                sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database.name))
-            )
+    drop_databases(postgres, [database.name for database in made.values()])
 
 
 @pytest.fixture

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +12,7 @@ import pytest
 import redis
 from psycopg import sql
 from psycopg.rows import dict_row
-from tests.conftest import Database
+from tests.conftest import Database, Servers
 from tests.jobs import rfm_oracle as oracle
 from tests.jobs.rfm_oracle import Row, Rules, Source, Standing, VenueScores
 from tests.jobs.scoring import HISTORY_VIEWS, VIEWS, PlatformHouse, make_settings
@@ -22,7 +20,6 @@ from tests.jobs.segment_history_oracle import SegmentHistory, segment_movements
 
 from venue_analytics.database.migrate import migrate
 from venue_analytics.demo.platform import TENANTS, load_platform
-from venue_analytics.demo.servers import PostgresServer
 
 UNTIL = datetime(2026, 3, 1, tzinfo=UTC)
 NIGHTS = [UNTIL - timedelta(days=days) for days in range(364, -1, -1)]
@@ -34,16 +31,14 @@ CHANGED = NIGHTS[240]
 
 
 @pytest.fixture(scope="module")
-def demo(server_directory: Path) -> Iterator[Database]:
+def demo(servers: Servers) -> Database:
     """The demo platform at a fiftieth of its size, on one PostgreSQL: it is about the calendar."""
-    with PostgresServer(server_directory / "year", 18) as server:
-        server.prepare({"year": "analytics_owner"})
-        database = Database(server, "year")
-        load_platform(database.uri("analytics_owner"), until=UNTIL, scale=0.02)
-        migrate(database.address("analytics_owner"), adapter="platform")
-        with database.superuser() as session:
-            session.execute("ALTER DATABASE year SET synchronous_commit = off")
-        yield database
+    server = servers.postgres(18)
+    server.prepare({"year": "analytics_owner"})
+    database = Database(server, "year")
+    load_platform(database.uri("analytics_owner"), until=UNTIL, scale=0.02)
+    migrate(database.address("analytics_owner"), adapter="platform")
+    return database
 
 
 def read(session: psycopg.Connection[Any]) -> dict[str, list[Row]]:
@@ -71,6 +66,7 @@ def of_venue(source: Source, venue_id: UUID) -> Source:
     )
 
 
+@pytest.mark.deep
 def test_history_and_movements_of_a_year_equal_the_oracles(
     demo: Database, redis_client: redis.Redis
 ) -> None:

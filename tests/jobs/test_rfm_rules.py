@@ -30,6 +30,7 @@ from tests.jobs.scoring import (
 
 from venue_analytics.jobs.rfm_scoring.rules import rules_of
 
+pytestmark = pytest.mark.both_versions
 DAY = timedelta(days=1)
 MICROSECOND = timedelta(microseconds=1)
 

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid5
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.jobs import rfm_oracle as oracle
@@ -17,9 +18,7 @@ from tests.jobs.scoring import OTHER_TENANT, TENANT, VIEWS, House, PlatformHouse
 
 #: One database serves all examples, so that the fixture is not made again for each.
 on_real_servers = settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
+    max_examples=2 * settings().max_examples,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 MICROSECOND, SECOND = timedelta(microseconds=1), timedelta(seconds=1)
@@ -198,6 +197,7 @@ def platform_users(draw: st.DrawFn) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.both_versions
 @on_real_servers
 @given(
     as_of=as_ofs,

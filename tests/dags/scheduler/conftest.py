@@ -6,15 +6,19 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 import redis
-from psycopg import sql
-from tests.conftest import SIMPLE_TABLES, Database
-from tests.dags.conftest import isolated_environment
+from tests.conftest import (
+    SIMPLE_TABLES,
+    Database,
+    Servers,
+    copy_database,
+    drop_databases,
+    isolated_environment,
+)
 from tests.dags.scheduler.history import History
 from tests.dags.scheduler.stack import JOB, Stack, running
 
@@ -41,25 +45,23 @@ MakeDatabase = Callable[[], AbstractContextManager[Database]]
 
 
 @pytest.fixture(scope="package")
-def own_postgres(
-    server_directory: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[PostgresServer]:
-    """A PostgreSQL 18 with the metadata of two Airflows, and a migrated database to copy."""
-    with PostgresServer(server_directory / "scheduler", 18) as server:
-        server.prepare({METADATA[0]: "airflow", TEMPLATE: "analytics_owner"})
-        environment = isolated_environment(
-            tmp_path_factory.mktemp("metadata"), server.uri(METADATA[0], "airflow", "psycopg2")
-        )
-        migrating = subprocess.Popen(
-            MIGRATE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        with psycopg.connect(server.uri(TEMPLATE, "analytics_owner")) as owner:
-            owner.execute(SIMPLE_TABLES)
-        migrate(Database(server, TEMPLATE).address("analytics_owner"), adapter="simple")
-        told, _ = migrating.communicate()
-        assert migrating.returncode == 0, told[-2_000:]
-        copy_database(server, METADATA[0], METADATA[1], "airflow")
-        yield server
+def own_postgres(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> PostgresServer:
+    """The PostgreSQL 18 with the metadata of two Airflows, and a migrated database to copy."""
+    server = servers.postgres(18)
+    server.prepare({METADATA[0]: "airflow", TEMPLATE: "analytics_owner"})
+    environment = isolated_environment(
+        tmp_path_factory.mktemp("metadata"), server.uri(METADATA[0], "airflow", "psycopg2")
+    )
+    migrating = subprocess.Popen(
+        MIGRATE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    with psycopg.connect(server.uri(TEMPLATE, "analytics_owner")) as owner:
+        owner.execute(SIMPLE_TABLES)
+    migrate(Database(server, TEMPLATE).address("analytics_owner"), adapter="simple")
+    told, _ = migrating.communicate()
+    assert migrating.returncode == 0, told[-2_000:]
+    copy_database(server, METADATA[0], METADATA[1], "airflow")
+    return server
 
 
 @pytest.fixture(scope="package")
@@ -89,10 +91,7 @@ def new_database(own_postgres: PostgresServer, stack: Stack, valkey: ValkeyServe
         database = Database(own_postgres, name)
         stack.work_on(database)
         yield database
-        with psycopg.connect(own_postgres.superuser_uri(), autocommit=True) as connection:
-            connection.execute(
-                sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
-            )
+        drop_databases(own_postgres, [name])
 
     return make
 
@@ -122,12 +121,3 @@ def redis_client(valkey: ValkeyServer) -> Iterator[redis.Redis]:
     """A client of the Redis with the leases, as it is."""
     with RedisAddress.parse(valkey.uri, name="the test's Redis").client() as client:
         yield client
-
-
-def copy_database(server: PostgresServer, source: str, name: str, owner: str) -> None:
-    with psycopg.connect(server.superuser_uri(), autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {}").format(
-                *map(sql.Identifier, (name, source, owner))
-            )
-        )

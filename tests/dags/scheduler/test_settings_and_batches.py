@@ -98,6 +98,7 @@ def test_a_cleared_batch_does_what_failed_and_one_without_failure_all_of_it(
 
 
 @pytest.mark.fault("many-venues")
+@pytest.mark.deep
 def test_1500_venues_are_20_tasks_and_three_that_failed_are_done_again_alone(
     stack: Stack, superuser: psycopg.Connection, history: History
 ) -> None:

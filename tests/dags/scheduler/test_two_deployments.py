@@ -15,6 +15,7 @@ from tests.harness.simple_venues import BALLROOM, CUSTOMERS_EACH, DOME, VENUES, 
 
 from venue_analytics.demo.servers import PostgresServer, ValkeyServer
 
+pytestmark = pytest.mark.deep
 NIGHT = "twin"
 
 

@@ -21,7 +21,7 @@ from venue_analytics.harness import Job
 from venue_analytics.jobs.rfm_scoring import RFM_SCORING
 
 pytestmark = [
-    pytest.mark.parametrize("postgres", [18], indirect=True, ids=["postgres18"]),
+    pytest.mark.one_version,
     pytest.mark.fault("killed-in-mid-run"),
 ]
 
@@ -64,8 +64,15 @@ OF_THIS_JOB = {
 }
 
 
-@pytest.mark.parametrize("answered", [False, True], ids=["unsent", "unanswered"])
-@pytest.mark.parametrize("job", [RFM_SCORING, THREE_STEPS], ids=lambda job: job.name)
+@pytest.mark.parametrize(
+    ("job", "answered"),
+    [
+        pytest.param(THREE_STEPS, False, id="three_steps-unsent"),
+        pytest.param(THREE_STEPS, True, id="three_steps-unanswered", marks=pytest.mark.deep),
+        pytest.param(RFM_SCORING, False, id="rfm_scoring-unsent", marks=pytest.mark.deep),
+        pytest.param(RFM_SCORING, True, id="rfm_scoring-unanswered", marks=pytest.mark.deep),
+    ],
+)
 def test_a_worker_may_be_killed_at_any_message(
     job: Job[Any],
     answered: bool,

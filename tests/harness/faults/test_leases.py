@@ -217,7 +217,7 @@ def test_a_keeper_gives_back_what_it_holds_at_its_end(client: redis.Redis, lease
     assert client.keys() == []
 
 
-@pytest.mark.parametrize("postgres", [18], indirect=True, ids=["postgres18"])
+@pytest.mark.one_version
 def test_a_lease_outlives_a_query_that_takes_longer(short_leases: Leases, simple: Database) -> None:
     with LeaseKeeper(short_leases, every=OFTEN) as keeper, simple.jobs() as connection:
         keeper.take({VENUE: FIRST})

@@ -20,7 +20,7 @@ from venue_analytics.demo.servers import ValkeyServer
 from venue_analytics.harness.leases import Holder, Leases
 
 pytestmark = [
-    pytest.mark.parametrize("postgres", [18], indirect=True, ids=["postgres18"]),
+    pytest.mark.one_version,
     pytest.mark.fault("paused"),
 ]
 

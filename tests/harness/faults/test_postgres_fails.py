@@ -15,7 +15,7 @@ from tests.harness.three_steps import THREE_STEPS, Run
 from venue_analytics.demo.servers import PostgresServer, ValkeyServer
 from venue_analytics.harness import PermanentError
 
-pytestmark = pytest.mark.parametrize("postgres", [18], indirect=True, ids=["postgres18"])
+pytestmark = pytest.mark.one_version
 
 DESKS = """
 CREATE TABLE desk (id integer PRIMARY KEY, taken integer NOT NULL DEFAULT 0);

@@ -20,7 +20,7 @@ from venue_analytics.demo.servers import ValkeyServer, free_port
 from venue_analytics.harness import redis_server
 from venue_analytics.harness.redis_server import RedisAddress
 
-pytestmark = pytest.mark.parametrize("postgres", [18], indirect=True, ids=["postgres18"])
+pytestmark = pytest.mark.one_version
 
 UNREACHABLE = "Redis cannot be asked"
 

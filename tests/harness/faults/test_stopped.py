@@ -21,7 +21,7 @@ from tests.harness.three_steps import THREE_STEPS
 from venue_analytics.demo.servers import ValkeyServer
 from venue_analytics.harness.leases import Holder, Leases
 
-pytestmark = pytest.mark.parametrize("postgres", [18], indirect=True, ids=["postgres18"])
+pytestmark = pytest.mark.one_version
 
 #: A kill that nobody waited for is noticed by client_connection_check_interval, 1 s.
 ORPHAN_SECONDS = 2.0

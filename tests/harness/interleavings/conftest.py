@@ -10,7 +10,7 @@ from importlib.resources import files
 
 import psycopg
 import pytest
-from psycopg import sql
+from tests.conftest import copy_database, drop_databases
 from tests.harness.interleavings.processes import (
     RESULTS,
     VENUES,
@@ -42,21 +42,19 @@ def name_of(text: str) -> str | None:
 
 
 @pytest.fixture(scope="session")
-def database(postgres: PostgresServer, template: Callable[[str], str]) -> str:
+def database(postgres: PostgresServer, template: Callable[[str], str]) -> Iterator[str]:
     """A database for all worlds: each has a job of its own."""
-    with psycopg.connect(postgres.superuser_uri(), autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER analytics_owner").format(
-                sql.Identifier(DATABASE), sql.Identifier(template("simple"))
-            )
-        )
+    copy_database(postgres, template("simple"), DATABASE, "analytics_owner")
     with psycopg.connect(postgres.superuser_uri(DATABASE), autocommit=True) as connection:
         connection.execute(RESULTS)
-    return DATABASE
+    yield DATABASE
+    drop_databases(postgres, [DATABASE])
 
 
 @pytest.fixture(scope="session")
-def servers(postgres: PostgresServer, valkey: ValkeyServer, database: str) -> Iterator[Servers]:
+def world_servers(
+    postgres: PostgresServer, valkey: ValkeyServer, database: str
+) -> Iterator[Servers]:
     """What the processes of all worlds share."""
     pool: list[WatchedConnection] = []
 

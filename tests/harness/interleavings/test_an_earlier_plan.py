@@ -12,15 +12,17 @@ from tests.harness.interleavings.properties import ViolationError
 from tests.harness.interleavings.scenarios import FORCED, A, Run, Scenario
 from tests.harness.interleavings.world import Servers, World
 
-pytestmark = pytest.mark.parametrize("postgres", [18], ids=["postgres18"], indirect=True)
+pytestmark = pytest.mark.one_version
 
 
 @pytest.fixture
-def new_world(servers: Servers) -> Iterator[Callable[[Run], World]]:
+def new_world(world_servers: Servers) -> Iterator[Callable[[Run], World]]:
     worlds: list[World] = []
 
     def make(run: Run) -> World:
-        worlds.append(World(Scenario("one run", (run,), faults=0, click_kinds="w"), servers, plain))
+        worlds.append(
+            World(Scenario("one run", (run,), faults=0, click_kinds="w"), world_servers, plain)
+        )
         return worlds[-1]
 
     yield make

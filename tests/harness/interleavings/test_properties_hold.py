@@ -8,22 +8,18 @@ from hypothesis import strategies as st
 from tests.harness.interleavings.scenarios import SCENARIOS, Scenario
 from tests.harness.interleavings.world import Servers, World
 
-pytestmark = pytest.mark.parametrize("postgres", [18], ids=["postgres18"], indirect=True)
-EPISODES = 30
+pytestmark = pytest.mark.one_version
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_the_properties_hold(scenario: Scenario, servers: Servers) -> None:
+def test_the_properties_hold(scenario: Scenario, world_servers: Servers) -> None:
     @settings(
-        max_examples=EPISODES,
-        deadline=None,
-        derandomize=True,
         phases=[Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),
     )
     @given(st.data())
     def episode(data: st.DataObject) -> None:
-        world = World(scenario, servers, lambda limit: data.draw(st.integers(0, limit - 1)))
+        world = World(scenario, world_servers, lambda limit: data.draw(st.integers(0, limit - 1)))
         try:
             world.live()
         finally:

@@ -15,19 +15,21 @@ from tests.harness.interleavings.world import Servers, World
 
 from venue_analytics.database import statements
 
-pytestmark = pytest.mark.parametrize("postgres", [18], ids=["postgres18"], indirect=True)
+pytestmark = pytest.mark.one_version
 MOST_EPISODES = 400
 
 
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name)
-def test_without_a_guard_a_property_breaks(guard: Guard, servers: Servers, tmp_path: Path) -> None:
-    episode = _that_breaks(guard, servers, tmp_path)
+def test_without_a_guard_a_property_breaks(
+    guard: Guard, world_servers: Servers, tmp_path: Path
+) -> None:
+    episode = _that_breaks(guard, world_servers, tmp_path)
     assert episode is not None, f"{guard.says}: {MOST_EPISODES} episodes without it hold"
     # it is the guard that was missed: with it, the same chances break nothing
-    World(guard.scenario, servers, _chance(episode)).live()
+    World(guard.scenario, world_servers, _chance(episode)).live()
 
 
-def _that_breaks(guard: Guard, servers: Servers, directory: Path) -> int | None:
+def _that_breaks(guard: Guard, world_servers: Servers, directory: Path) -> int | None:
     """Give the first episode without the guard in which a property breaks."""
     options = {"clear_number_of": guard.clear_number_of} if guard.clear_number_of else {}
     with pytest.MonkeyPatch.context() as cutting:
@@ -35,14 +37,14 @@ def _that_breaks(guard: Guard, servers: Servers, directory: Path) -> int | None:
         for cut in guard.cuts:
             cut.make(cutting, directory)
         episodes = range(guard.first_episode, guard.first_episode + MOST_EPISODES)
-        broken = (n for n in episodes if _breaks(guard, servers, n, options))
+        broken = (n for n in episodes if _breaks(guard, world_servers, n, options))
         episode = next(broken, None)
     _forget_statements()
     return episode
 
 
-def _breaks(guard: Guard, servers: Servers, episode: int, options: dict[str, Any]) -> bool:
-    world = World(guard.scenario, servers, _chance(episode), only=guard.breaks, **options)
+def _breaks(guard: Guard, world_servers: Servers, episode: int, options: dict[str, Any]) -> bool:
+    world = World(guard.scenario, world_servers, _chance(episode), only=guard.breaks, **options)
     try:
         world.live()
     except ViolationError:
