@@ -13,7 +13,6 @@ from typing import Annotated, Any, Self, TypeVar
 from uuid import UUID
 from zoneinfo import available_timezones
 
-from croniter import CroniterBadCronError, CroniterBadDateError, croniter
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -58,6 +57,9 @@ def _known_timezone(name: str) -> str:
 
 @lru_cache(maxsize=64)
 def _valid_cron(expression: str) -> str:
+    # here: the defaults, which most processes read, need no check
+    from croniter import CroniterBadCronError, CroniterBadDateError, croniter
+
     # croniter knows R, a random moment (another schedule at each parse), and H, a hashed one
     if len(expression.split()) != 5 or re.search(r"(?<![a-z])[rh](?![a-z])", expression.lower()):
         raise ValueError(f"must be {A_CRON}")
