@@ -1,4 +1,7 @@
-"""The command line: everything but the schedule, without Airflow."""
+"""The command line: everything but the schedule, without Airflow.
+
+A command imports what it needs when it runs: no other has to wait for that.
+"""
 
 from __future__ import annotations
 
@@ -9,43 +12,19 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from uuid import UUID
 
-import psycopg
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from venue_analytics.check_settings import check_settings_command
-from venue_analytics.command_line_run import run_job
-from venue_analytics.database.check_source import check_source as look_at_source
-from venue_analytics.database.connection import DatabaseAddress, DatabaseConnectionError, connect
-from venue_analytics.database.migrate import MigrationError
-from venue_analytics.database.migrate import migrate as bring_up_to_date
-from venue_analytics.database.purchases import ColumnChoice, LoadError
-from venue_analytics.database.purchases import load_orders as load_purchases
-from venue_analytics.harness import AnalyticsError, Job, Venue, dead_letters, history
-from venue_analytics.harness.database_errors import in_words
-from venue_analytics.harness.dead_letters import DeadLetter
-from venue_analytics.harness.interrupts import Stopped
-from venue_analytics.harness.leases import Leases
-from venue_analytics.harness.redis_server import RedisAddress
-from venue_analytics.harness.request import RunRequest
-from venue_analytics.harness.settings import JobSettings, read_settings
-from venue_analytics.harness.venues import list_venues
-from venue_analytics.jobs import JOBS
-from venue_analytics.report import (
-    print_attempts,
-    print_best_customers,
-    print_letter,
-    print_letters,
-    print_load,
-    print_run,
-    print_runs,
-    print_source,
-    print_venues,
-)
+if TYPE_CHECKING:
+    import psycopg
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from venue_analytics.harness import Job, JobSettings, Venue
+    from venue_analytics.harness.dead_letters import DeadLetter
+    from venue_analytics.harness.request import RunRequest
 
 app = typer.Typer(
     name="venue_analytics",
@@ -74,11 +53,15 @@ def migrate(
     ] = None,
 ) -> None:
     """Create or upgrade the tables, and point the source contract at yours."""
-    done = bring_up_to_date(
-        DatabaseAddress.from_environment(OWNER_DATABASE, DATABASE),
-        adapter=adapter,
-        currency=currency,
-    )
+    from venue_analytics.database.connection import DatabaseAddress
+    from venue_analytics.database.migrate import MigrationError
+    from venue_analytics.database.migrate import migrate as bring_up_to_date
+
+    address = DatabaseAddress.from_environment(OWNER_DATABASE, DATABASE)
+    try:
+        done = bring_up_to_date(address, adapter=adapter, currency=currency)
+    except MigrationError as error:
+        _fail(str(error))
     change = "is" if done.from_revision == done.to_revision else "is now"
     typer.echo(f"The database {change} at revision {done.to_revision}, adapter {done.adapter}.")
     if done.adapter == "simple":
@@ -88,7 +71,10 @@ def migrate(
 @app.command()
 def check_source() -> None:
     """Check the source contract against your data, in plain words."""
-    with connect(DatabaseAddress.from_environment(DATABASE)) as connection:
+    from venue_analytics.database.check_source import check_source as look_at_source
+    from venue_analytics.report import print_source
+
+    with _connect() as connection:
         report = look_at_source(connection)
     print_source(_console(), report)
     raise typer.Exit(bool(report.faults))
@@ -117,6 +103,10 @@ def load_orders(
     ] = False,
 ) -> None:
     """Load your own purchases (adapter csv); bad rows are named, the rest is loaded."""
+    from venue_analytics.database.purchases import ColumnChoice
+    from venue_analytics.database.purchases import load_orders as load_purchases
+    from venue_analytics.report import print_load
+
     console = _console()
     choice = ColumnChoice(
         customer_column,
@@ -128,10 +118,7 @@ def load_orders(
         currency_column,
     )
     rejects_file = rejects or Path(f"{file.stem}.rejects.csv")
-    with (
-        connect(DatabaseAddress.from_environment(DATABASE)) as connection,
-        _progress(console) as progress,
-    ):
+    with _connect() as connection, _progress(console) as progress:
         task = progress.add_task(f"Loading {file.name}", total=None)
         report = load_purchases(
             connection,
@@ -170,6 +157,8 @@ def run(
     ] = None,
 ) -> None:
     """Run a job over its venues, here and now; exit 1 if a venue failed."""
+    from venue_analytics.harness.request import RunRequest
+
     chosen = _job(job)
     if settings is not None and not dry_run:
         _fail("--settings are tried by --dry-run alone; a run takes those in force")
@@ -189,9 +178,12 @@ def show_run(
     ] = 0,
 ) -> None:
     """Show what a run did, venue by venue."""
+    from venue_analytics.harness import history
+    from venue_analytics.report import print_best_customers, print_run
+
     chosen = _job(job)
     console = _console()
-    with connect(DatabaseAddress.from_environment(DATABASE)) as connection:
+    with _connect() as connection:
         found = history.load_latest_run(connection, chosen.name, run_id)
         if found is None:
             which = f"no run {run_id}" if run_id else "no run yet"
@@ -204,7 +196,10 @@ def show_run(
 @app.command()
 def venues() -> None:
     """List the venues of the source, with the ids that other commands and the settings take."""
-    with connect(DatabaseAddress.from_environment(DATABASE)) as connection:
+    from venue_analytics.harness.venues import list_venues
+    from venue_analytics.report import print_venues
+
+    with _connect() as connection:
         print_venues(_console(), list_venues(connection))
 
 
@@ -217,8 +212,11 @@ def list_history(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, the latest.")] = 20,
 ) -> None:
     """List the latest runs, or the attempts at one venue."""
+    from venue_analytics.harness import history
+    from venue_analytics.report import print_attempts, print_runs
+
     name = _job(job).name if job is not None else None
-    with connect(DatabaseAddress.from_environment(DATABASE)) as connection:
+    with _connect() as connection:
         if venue is None:
             print_runs(_console(), history.list_runs(connection, name, limit))
         else:
@@ -234,6 +232,8 @@ def check_settings(
     ] = None,
 ) -> None:
     """Check the jobs' settings and pools: in a file, the environment, or Airflow itself."""
+    from venue_analytics.check_settings import check_settings_command
+
     raise typer.Exit(check_settings_command(_console(), job, file))
 
 
@@ -249,16 +249,22 @@ def list_letters(
     ] = False,
 ) -> None:
     """List what could not be done, the last failed first."""
+    from venue_analytics.harness import dead_letters
+    from venue_analytics.report import print_letters
+
     if job is not None:
         _job(job)
-    with connect(DatabaseAddress.from_environment(DATABASE)) as connection:
+    with _connect() as connection:
         print_letters(_console(), dead_letters.find(connection, job=job, ended=ended))
 
 
 @letters.command("show")
 def show_letter(letter: Annotated[int, typer.Argument(help="Its number.")]) -> None:
     """Show one letter whole: error, traceback, payload."""
-    with connect(DatabaseAddress.from_environment(DATABASE)) as connection:
+    from venue_analytics.harness import dead_letters
+    from venue_analytics.report import print_letter
+
+    with _connect() as connection:
         found = _letter(connection, letter)
         print_letter(_console(), found, dead_letters.payload(connection, found))
 
@@ -272,9 +278,11 @@ def replay_letters(
 
     A letter is resolved by the success itself. Settings in AIRFLOW_VAR_<JOB> come first.
     """
+    from venue_analytics.harness import AnalyticsError, dead_letters
+
     if bool(letter) == (job is not None):
         _fail("say which: numbers of letters, or --job for all open ones of a job")
-    with connect(DatabaseAddress.from_environment(DATABASE)) as connection:
+    with _connect() as connection:
         if job is not None:
             chosen = dead_letters.find(connection, job=_job(job).name)
         else:
@@ -302,9 +310,11 @@ def discard_letter(
     by: Annotated[str, typer.Option(help="Who says so.")] = getpass.getuser(),
 ) -> None:
     """Give letters up, with a reason and a name; they stay in history."""
+    from venue_analytics.harness import dead_letters
+
     if not reason.strip() or not by.strip():
         _fail(f"reason = {reason!r}, by = {by!r}: both must say something")
-    with connect(DatabaseAddress.from_environment(DATABASE)) as connection:
+    with _connect() as connection:
         for found in [_letter(connection, number) for number in letter]:
             if not dead_letters.discard(connection, found, reason=reason, by=by):
                 _fail(f"letter {found.id}: has ended already, {found.state}")
@@ -317,24 +327,44 @@ def main() -> None:
     logging.getLogger("venue_analytics").setLevel(logging.CRITICAL)
     try:
         app()
-    except (AnalyticsError, DatabaseConnectionError, LoadError, MigrationError) as error:
-        _fail(str(error))
-    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
-        if "jobs" not in str(error.diag.message_primary):
-            _fail(str(in_words(error)))
-        _fail("this database is not migrated: run `python -m venue_analytics migrate` first")
-    except psycopg.OperationalError as error:
-        if error.sqlstate is not None:
-            _fail(str(in_words(error)))
-        _fail(f"the database cannot be reached: {' '.join(str(error).split())}")
-    except psycopg.Error as error:
-        _fail(str(in_words(error)))
-    except Stopped:
-        sys.exit(STOPPED)
+    except Exception as error:
+        words = _in_words(error)
+        if words is None:
+            raise
+        _fail(words)
+
+
+def _in_words(error: Exception) -> str | None:
+    """Describe a fault that a person can mend; None for any other."""
+    import psycopg
+
+    from venue_analytics.database.connection import DatabaseConnectionError
+    from venue_analytics.database.purchases import LoadError
+    from venue_analytics.harness import AnalyticsError
+    from venue_analytics.harness.database_errors import in_words
+
+    if isinstance(error, AnalyticsError | DatabaseConnectionError | LoadError):
+        return str(error)
+    if not isinstance(error, psycopg.Error):
+        return None
+    missing = isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName)
+    if missing and "jobs" in str(error.diag.message_primary):
+        return "this database is not migrated: run `python -m venue_analytics migrate` first"
+    if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
+        return f"the database cannot be reached: {' '.join(str(error).split())}"
+    return str(in_words(error))
+
+
+def _connect() -> psycopg.Connection:
+    from venue_analytics.database.connection import DatabaseAddress, connect
+
+    return connect(DatabaseAddress.from_environment(DATABASE))
 
 
 def _settings(job: Job[Any], planned: dict[str, Any] | None = None) -> JobSettings:
     """Read a job's settings from the environment; else those of a run, else the defaults."""
+    from venue_analytics.harness.settings import read_settings
+
     name = f"AIRFLOW_VAR_{job.name.upper()}"
     text = os.environ.get(name)
     source = f"of {name}"
@@ -351,6 +381,8 @@ def _settings_of(file: Path | None, job: Job[Any]) -> JobSettings:
     """Read settings to try from a file; without one, those in force."""
     if file is None:
         return _settings(job)
+    from venue_analytics.harness.settings import read_settings
+
     name = f"--settings {file}"
     try:
         # Windows' editors begin a file with a mark
@@ -368,6 +400,13 @@ def _settings_of(file: Path | None, job: Job[Any]) -> JobSettings:
 
 def _run(job: Job[Any], settings: JobSettings, request: RunRequest) -> bool:
     """Run a job, show its progress and what it did; whether every venue ended well."""
+    from venue_analytics.command_line_run import run_job
+    from venue_analytics.database.connection import DatabaseAddress, connect
+    from venue_analytics.harness.interrupts import Stopped
+    from venue_analytics.harness.leases import Leases
+    from venue_analytics.harness.redis_server import RedisAddress
+    from venue_analytics.report import print_run
+
     console = _console()
     address = DatabaseAddress.from_environment(DATABASE)
     leases = Leases(RedisAddress.from_environment(REDIS).client(), job.name)
@@ -394,12 +433,14 @@ def _run(job: Job[Any], settings: JobSettings, request: RunRequest) -> bool:
             planned, unfinished = run_job(
                 open_connection, leases, job, settings, request, tell, tell_waiting
             )
-        except (KeyboardInterrupt, Stopped):
+        except (KeyboardInterrupt, Stopped) as stop:
             typer.echo(
                 f"Stopped. What is not done stands in `dead-letters list`: run again, or "
                 f"`dead-letters replay --job {job.name}`.",
                 err=True,
             )
+            if isinstance(stop, Stopped):
+                raise typer.Exit(STOPPED) from None
             raise
     with open_connection() as connection:
         print_run(console, connection, planned)
@@ -407,6 +448,9 @@ def _run(job: Job[Any], settings: JobSettings, request: RunRequest) -> bool:
 
 
 def _replay(connection: psycopg.Connection, together: list[DeadLetter]) -> bool:
+    from venue_analytics.harness import dead_letters, history
+    from venue_analytics.harness.request import RunRequest
+
     first = together[0]
     job = _job(first.job)
     failed = history.load_plan(connection, first.run)
@@ -428,6 +472,8 @@ def _replay(connection: psycopg.Connection, together: list[DeadLetter]) -> bool:
 
 
 def _letter(connection: psycopg.Connection, number: int) -> DeadLetter:
+    from venue_analytics.harness import dead_letters
+
     found = dead_letters.load(connection, number)
     if found is None:
         _fail(f"letter {number}: there is none of that number; `dead-letters list` shows them")
@@ -435,6 +481,8 @@ def _letter(connection: psycopg.Connection, number: int) -> DeadLetter:
 
 
 def _job(name: str) -> Job[Any]:
+    from venue_analytics.jobs import JOBS
+
     if name not in JOBS:
         _fail(f"job {name!r}: must be {', '.join(JOBS)}")
     return JOBS[name]
@@ -446,11 +494,21 @@ def _fail(message: str) -> NoReturn:
 
 
 def _console() -> Console:
+    from rich.console import Console
+
     # Without a terminal there is no width to fit: tables must not be cut at 80.
     return Console() if sys.stdout.isatty() else Console(width=160)
 
 
 def _progress(console: Console) -> Progress:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

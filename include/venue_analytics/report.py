@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import psycopg
@@ -15,8 +15,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from venue_analytics.database.check_source import SourceReport
-from venue_analytics.database.purchases import LoadReport
 from venue_analytics.database.statements import statement
 from venue_analytics.harness import Venue, history
 from venue_analytics.harness.dead_letters import DeadLetter
@@ -27,6 +25,10 @@ from venue_analytics.harness.venues import ListedVenue
 from venue_analytics.jobs import JOBS
 from venue_analytics.jobs.rfm_scoring.rules import SEGMENT_CODES
 from venue_analytics.preview import counted, movements, summed_up
+
+if TYPE_CHECKING:
+    from venue_analytics.database.check_source import SourceReport
+    from venue_analytics.database.purchases import LoadReport
 
 #: Columns of figures, set to the right.
 NUMBERS: tuple[str, ...] = ("No.", "Venues", "Done", "Skipped", "Failed", "Left")
