@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import pty
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import chdir, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from pathlib import Path
+from unittest.mock import patch
 from urllib.parse import quote
 
 import psycopg
 import pytest
 from tests.conftest import SIMPLE_TABLES, Database
+from tests.harness.faults.night import wait_until
 from tests.harness.simple_venues import (
     ARENA,
     FAULT,
@@ -28,6 +32,7 @@ from tests.harness.simple_venues import (
     scored_customers,
 )
 
+from venue_analytics.__main__ import main
 from venue_analytics.demo.airflow import plain_environment
 from venue_analytics.demo.servers import ValkeyServer
 
@@ -65,17 +70,42 @@ class CommandLine:
             self.environment[REDIS_CONNECTION] = valkey.uri
 
     def __call__(self, *arguments: str, **environment: str) -> Ended:
-        """Run a command without a terminal."""
-        ended = subprocess.run(
+        """Run a command in this process, without a terminal: that saves its start."""
+        out, err = StringIO(), StringIO()
+        logger = logging.getLogger("venue_analytics")
+        level = logger.level
+        try:
+            with (
+                chdir(self.folder),
+                patch.dict(os.environ, self.environment | environment, clear=True),
+                patch.object(sys, "argv", ["venue_analytics", *arguments]),
+                redirect_stdout(out),
+                redirect_stderr(err),
+                pytest.raises(SystemExit) as ended,
+            ):
+                main()
+        finally:
+            # main silences it; other tests look at what is logged
+            logger.setLevel(level)
+        return Ended(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+    def as_a_process(self, *arguments: str, **environment: str) -> Ended:
+        """Run a command as people do, without a terminal."""
+        with self.start(*arguments, **environment) as process:
+            out, err = process.communicate()
+        return Ended(process.returncode, out, err)
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """Start a command as people do, without a terminal."""
+        return subprocess.Popen(
             [sys.executable, "-m", "venue_analytics", *arguments],
             cwd=self.folder,
             env=self.environment | environment,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
         )
-        return Ended(ended.returncode, ended.stdout, ended.stderr)
 
     def on_terminal(self, *arguments: str, columns: int = 120) -> str:
         """Run a command on a terminal of its own; gives all that it shows there."""
@@ -135,7 +165,7 @@ def line_of(ended: Ended, beginning: str) -> list[str]:
 
 @pytest.mark.parametrize("arguments", [(), ("--help",)], ids=["nothing", "--help"])
 def test_help_names_every_command(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    ended = CommandLine(tmp_path, None)(*arguments)
+    ended = CommandLine(tmp_path, None).as_a_process(*arguments)
     for command in (
         "migrate",
         "check-source",
@@ -214,7 +244,7 @@ def test_one_failing_venue_is_shown_and_the_others_are_done(
     cli: CommandLine, superuser: psycopg.Connection
 ) -> None:
     break_venue(superuser, ARENA)
-    ended = cli("run", "rfm_scoring")
+    ended = cli.as_a_process("run", "rfm_scoring")
     assert ended.code == 1
     assert "Traceback" not in ended.out + ended.err
     assert f"✗ Arena: RaiseException: {FAULT}" in ended.out
@@ -222,6 +252,30 @@ def test_one_failing_venue_is_shown_and_the_others_are_done(
     again = cli("show-run", "rfm_scoring")
     assert again.code == 0
     assert f"✗ Arena: RaiseException: {FAULT}" in again.out
+
+
+@ONE_VERSION
+def test_sigterm_ends_a_run_which_says_how_to_go_on(
+    cli: CommandLine, venues: Database, superuser: psycopg.Connection
+) -> None:
+    with venues.superuser() as holder, holder.transaction():
+        holder.execute("LOCK TABLE customer_rfm_state IN ACCESS EXCLUSIVE MODE")
+        with cli.start("run", "rfm_scoring") as process:
+            wait_until(lambda: _waiting_for_lock(superuser), within=60)
+            process.terminate()
+            _, err = process.communicate()
+    assert process.returncode == 143
+    assert err.startswith("Stopped. What is not done stands in `dead-letters list`")
+    assert "Traceback" not in err
+    assert line_of(cli("history"), "cli__")[-1] == "failed"
+
+
+def _waiting_for_lock(superuser: psycopg.Connection) -> bool:
+    row = superuser.execute(
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    ).fetchone()
+    return row != (0,)
 
 
 # what could not be done --------------------------------------------------------------------
@@ -340,7 +394,7 @@ def attempts_in(ended: Ended) -> list[str]:
 def test_without_redis_set_nothing_is_planned(
     venues: Database, superuser: psycopg.Connection, tmp_path: Path
 ) -> None:
-    line = refusal(CommandLine(tmp_path, venues)("run", "rfm_scoring"))
+    line = refusal(CommandLine(tmp_path, venues).as_a_process("run", "rfm_scoring"))
     assert f"no Redis given: set {REDIS_CONNECTION}" in line
     assert superuser.execute("SELECT count(*) FROM jobs.run").fetchone() == (0,)
 
@@ -525,7 +579,7 @@ def test_a_file_that_is_not_there_is_told_in_one_line(
 
 @ONE_VERSION
 def test_without_a_terminal_the_output_is_plain_lines(cli: CommandLine) -> None:
-    ended = cli("run", "rfm_scoring", TERM="xterm-256color")
+    ended = cli.as_a_process("run", "rfm_scoring", TERM="xterm-256color")
     assert "\x1b" not in ended.out
     assert "\r" not in ended.out
     lines = ended.out.splitlines()
