@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -40,6 +41,20 @@ OWNER_DATABASE = "AIRFLOW_CONN_ANALYTICS_DB_OWNER"
 REDIS = "AIRFLOW_CONN_ANALYTICS_REDIS"
 #: The exit code of a process that SIGTERM has ended.
 STOPPED = 143
+#: Rows of a list at the most.
+MOST_ROWS = 10_000
+#: PostgreSQL's largest bigint: no letter has a higher number.
+MOST_BIGINT = 2**63 - 1
+
+
+def _between(least: int, most: int) -> Callable[[int], int]:
+    # typer's own min and max name neither the value nor the other bound
+    def check(number: int) -> int:
+        if not least <= number <= most:
+            raise typer.BadParameter(f"{number}: must be {least} to {most}")
+        return number
+
+    return check
 
 
 @app.command()
@@ -82,7 +97,7 @@ def check_source() -> None:
 
 @app.command()
 def load_orders(
-    file: Annotated[Path, typer.Argument(help="A CSV file with a header.")],
+    file: Annotated[Path, typer.Argument(dir_okay=False, help="A CSV file with a header.")],
     dataset: Annotated[
         str | None, typer.Option(help="Its name; by default the file's. Loading again replaces it.")
     ] = None,
@@ -96,7 +111,8 @@ def load_orders(
     timezone: Annotated[str, typer.Option(help="IANA zone of times that name none.")] = "UTC",
     currency: Annotated[str, typer.Option(help="Of amounts that name none.")] = "USD",
     rejects: Annotated[
-        Path | None, typer.Option(help="Where bad rows go; by default beside you.")
+        Path | None,
+        typer.Option(dir_okay=False, help="Where bad rows go; by default beside you."),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="End with one line of JSON for programs.")
@@ -174,7 +190,11 @@ def show_run(
     job: Annotated[str, typer.Argument(help="The job: rfm_scoring.")],
     run_id: Annotated[str | None, typer.Option(help="Of the run; by default the last.")] = None,
     customers: Annotated[
-        int, typer.Option(help="Show the best customers too, by the source's own ids.")
+        int,
+        typer.Option(
+            callback=_between(0, MOST_ROWS),
+            help="Show as many of the best customers too, by the source's own ids: 0 to 10000.",
+        ),
     ] = 0,
 ) -> None:
     """Show what a run did, venue by venue."""
@@ -186,7 +206,7 @@ def show_run(
     with _connect() as connection:
         found = history.load_latest_run(connection, chosen.name, run_id)
         if found is None:
-            which = f"no run {run_id}" if run_id else "no run yet"
+            which = "no run yet" if run_id is None else f"no run {run_id!r}"
             _fail(f"{job}: {which} in history")
         print_run(console, connection, found)
         if customers:
@@ -209,7 +229,10 @@ def list_history(
     venue: Annotated[
         UUID | None, typer.Option(help="Attempts at this venue instead of runs.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, the latest.")] = 20,
+    limit: Annotated[
+        int,
+        typer.Option(callback=_between(1, MOST_ROWS), help="How many, the latest: 1 to 10000."),
+    ] = 20,
 ) -> None:
     """List the latest runs, or the attempts at one venue."""
     from venue_analytics.harness import history
@@ -286,7 +309,7 @@ def replay_letters(
         if job is not None:
             chosen = dead_letters.find(connection, job=_job(job).name)
         else:
-            chosen = [_letter(connection, number) for number in letter or ()]
+            chosen = [_letter(connection, number) for number in dict.fromkeys(letter or ())]
         ended = [str(one.id) for one in chosen if not one.is_open]
         if ended:
             _fail(f"letter {', '.join(ended)}: has ended already; nothing was replayed")
@@ -315,7 +338,7 @@ def discard_letter(
     if not reason.strip() or not by.strip():
         _fail(f"reason = {reason!r}, by = {by!r}: both must say something")
     with _connect() as connection:
-        for found in [_letter(connection, number) for number in letter]:
+        for found in [_letter(connection, number) for number in dict.fromkeys(letter)]:
             if not dead_letters.discard(connection, found, reason=reason, by=by):
                 _fail(f"letter {found.id}: has ended already, {found.state}")
             typer.echo(f"Letter {found.id} ({found.venue_name}) is discarded.")
@@ -474,7 +497,7 @@ def _replay(connection: psycopg.Connection, together: list[DeadLetter]) -> bool:
 def _letter(connection: psycopg.Connection, number: int) -> DeadLetter:
     from venue_analytics.harness import dead_letters
 
-    found = dead_letters.load(connection, number)
+    found = dead_letters.load(connection, number) if 0 < number <= MOST_BIGINT else None
     if found is None:
         _fail(f"letter {number}: there is none of that number; `dead-letters list` shows them")
     return found

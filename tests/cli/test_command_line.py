@@ -349,8 +349,10 @@ def test_a_letter_is_given_up_with_a_reason_and_a_name(
 ) -> None:
     break_venue(superuser, ARENA)
     assert cli("run", "rfm_scoring").code == 1
-    discard = ("dead-letters", "discard", "1", "--reason", "sold to a rival", "--by", "ada")
-    assert cli(*discard).out == "Letter 1 (Arena) is discarded.\n"
+    # a number given twice is one letter
+    discard = ("dead-letters", "discard", "1", "1", "--reason", "sold to a rival", "--by", "ada")
+    discarded = cli(*discard)
+    assert (discarded.code, discarded.out) == (0, "Letter 1 (Arena) is discarded.\n")
     assert cli("dead-letters", "list").out == "No dead letters.\n"
     assert "by ada: sold to a rival" in cli("dead-letters", "show", "1").out
     assert "letter 1: has ended already, discarded" in refusal(cli(*discard))
@@ -433,7 +435,14 @@ def test_while_redis_cannot_be_reached_nothing_is_planned(
         ),
         (("run", "rfm_scoring", "--venue", NOWHERE), f"venues = {NOWHERE}: must be ids of open"),
         (("show-run", "rfm_scoring"), "no run yet in history"),
-        (("show-run", "rfm_scoring", "--run-id", "x"), "run x in history"),
+        (("show-run", "rfm_scoring", "--run-id", "x"), "no run 'x' in history"),
+        (("show-run", "rfm_scoring", "--run-id", ""), "no run '' in history"),
+        (("dead-letters", "show", str(2**63)), f"letter {2**63}: there is none of that number"),
+        (("dead-letters", "replay", str(2**63)), f"letter {2**63}: there is none of that number"),
+        (
+            ("dead-letters", "discard", str(2**63), "--reason", "sold"),
+            f"letter {2**63}: there is none of that number",
+        ),
     ],
     ids=[
         "unknown job",
@@ -449,12 +458,51 @@ def test_while_redis_cannot_be_reached_nothing_is_planned(
         "venue not there",
         "no run yet",
         "no such run",
+        "empty run id",
+        "no letter of a number beyond all",
+        "no letter of a number beyond all to replay",
+        "no letter of a number beyond all to discard",
     ],
 )
 def test_what_is_not_allowed_is_refused_in_one_line(
     cli: CommandLine, arguments: tuple[str, ...], words: str
 ) -> None:
     assert words in refusal(cli(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ("show-run", "rfm_scoring", "--customers", "-3"),
+            "'--customers': -3: must be 0 to 10000",
+        ),
+        (
+            ("show-run", "rfm_scoring", "--customers", "10001"),
+            "'--customers': 10001: must be 0 to 10000",
+        ),
+        (("history", "--limit", "0"), "'--limit': 0: must be 1 to 10000"),
+        (("history", "--limit", "10001"), "'--limit': 10001: must be 1 to 10000"),
+        (("load-orders", ""), "'file': file '' is a directory"),
+        (("load-orders", "a.csv", "--rejects", ""), "'--rejects': file '' is a directory"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_an_option_of_no_use_is_refused_by_its_name_and_value(
+    tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    ended = CommandLine(tmp_path, None)(*arguments)
+    assert ended.code == 2
+    assert ended.err.splitlines()[-1].startswith(f"Error: Invalid value for {words}")
+
+
+@ONE_VERSION
+def test_an_empty_adapter_is_none_and_not_the_one_in_force(
+    venues: Database, tmp_path: Path
+) -> None:
+    owner = {OWNER_CONNECTION: venues.uri("analytics_owner")}
+    line = refusal(CommandLine(tmp_path, None)("migrate", "--adapter", "", **owner))
+    assert "adapter '': must be platform, simple, csv, or the path" in line
 
 
 @ONE_VERSION

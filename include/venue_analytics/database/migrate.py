@@ -199,7 +199,7 @@ def _apply_adapter(driver: psycopg.Connection, adapter: str | None, currency: st
     if driver.info.transaction_status is not TransactionStatus.INTRANS:
         raise MigrationError("the migrations ended the transaction that they were to run in")
     in_force = driver.execute("SELECT name, currency FROM source.adapter").fetchone()
-    name = adapter or (in_force[0] if in_force else "platform")
+    name = (in_force[0] if in_force else "platform") if adapter is None else adapter
     if name.endswith(".sql"):
         name = str(Path(name).resolve())  # found again from any folder
     text = _adapter_text(name)
