@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -126,7 +127,7 @@ class AirflowJob:
             "start_date": datetime(2026, 1, 1, tzinfo=UTC),
             "catchup": False,
             "max_active_runs": 1,
-            "deadline": self._deadlines() if settings.enabled else None,
+            "deadline": self._deadlines() if settings.enabled and not _is_dags_test() else None,
             "doc_md": fault + doc if self.fault else doc,
             "tags": ["venue-analytics", *(["settings-fault"] if self.fault else [])],
             "params": _params(),
@@ -337,6 +338,15 @@ def _log_group(venue: Venue) -> Iterator[None]:
         yield
     finally:
         log.info("::endgroup::")
+
+
+def _is_dags_test() -> bool:
+    """Return whether this process is `airflow dags test`.
+
+    At a good end it reads the ids of the deadlines' stored alerts, which a DAG that was only parsed
+    does not have, and exits 1 (apache/airflow#73428).
+    """
+    return sys.argv[1:3] == ["dags", "test"]
 
 
 def _params() -> dict[str, Param]:

@@ -27,6 +27,7 @@ from tests.harness.simple_venues import (
     scored_customers,
 )
 
+from venue_analytics.demo.airflow import AIRFLOW
 from venue_analytics.demo.profile import ROOT
 from venue_analytics.demo.servers import ValkeyServer
 
@@ -317,3 +318,26 @@ def test_a_dry_run_logs_who_would_move_under_the_settings_to_try(
     assert re.search(r"Lost → .*: \d+ customers who spent [\d.]+ USD", run.log)
     after = superuser.execute("SELECT xmin, ctid FROM customer_rfm_state ORDER BY 2").fetchall()
     assert after == before
+
+
+def test_airflow_dags_test_scores_the_venues_and_exits_0(
+    airflow_environment: dict[str, str],
+    valkey: ValkeyServer,
+    simple: Database,
+    superuser: psycopg.Connection,
+) -> None:
+    # Airflow's own exits 1 after a good run of any DAG with a deadline (apache/airflow#73428).
+    fill(superuser)
+    ended = subprocess.run(
+        [*AIRFLOW, "dags", "test", "rfm_scoring"],
+        env=airflow_environment
+        | {
+            "AIRFLOW_CONN_ANALYTICS_DB": simple.uri("analytics_jobs"),
+            "AIRFLOW_CONN_ANALYTICS_REDIS": valkey.uri,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr[-3_000:]
+    assert scored_customers(superuser) == {venue.name: CUSTOMERS_EACH for venue in VENUES}
