@@ -62,7 +62,7 @@ def test_help_imports_what_reads_the_command_and_no_more(
     assert packages_of(*command) <= allowed
 
 
-@pytest.mark.parametrize("postgres", [pytest.param(18, id="postgres18")], indirect=True)
+@pytest.mark.one_version
 @pytest.mark.parametrize(
     "command", [("history",), ("history", "rfm_scoring"), ("venues",)], ids=" ".join
 )
