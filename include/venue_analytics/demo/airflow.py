@@ -40,6 +40,18 @@ class Dag:
 
 
 @dataclass(frozen=True)
+class ImportFailure:
+    """Why a DAG file could not be read when Airflow last tried; it stays until Airflow has."""
+
+    file: str
+    error: str
+    tried_at: datetime
+
+    def __str__(self) -> str:
+        return f"{self.file}:\n{self.error}"
+
+
+@dataclass(frozen=True)
 class Run:
     """A run of a DAG."""
 
@@ -100,6 +112,9 @@ def environment(profile: Profile, ports: Ports, secrets: Secrets, metadata: str)
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__FERNET_KEY": secrets.fernet_key,
+        # On a busy machine a DAG file may take longer than Airflow's 30 s, its process than 50 s.
+        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "120",
+        "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "150",
         "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{ADMIN}:admin",
@@ -197,10 +212,18 @@ class AirflowApi:
             next_run_after=_time(found["next_dagrun_run_after"]),
         )
 
-    def import_errors(self) -> list[str]:
-        """The errors of DAG files that cannot be read, each with its file's name."""
+    def import_failures(self, since: datetime) -> list[ImportFailure]:
+        """The DAG files that Airflow has tried to read since then, and could not."""
         found = _checked(self._client.get("/api/v2/importErrors"))["import_errors"]
-        return [f"{error['filename']}:\n{error['stack_trace']}" for error in found]
+        failures = [
+            ImportFailure(
+                file=error["filename"],
+                error=error["stack_trace"],
+                tried_at=datetime.fromisoformat(error["timestamp"]),
+            )
+            for error in found
+        ]
+        return [failure for failure in failures if failure.tried_at >= since]
 
     def unpause(self, dag_id: str) -> None:
         """Let the scheduler make runs of a DAG."""

@@ -35,12 +35,13 @@ POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """A running Airflow, its REST API, and its metadata database."""
+    """A running Airflow, its REST API, its metadata database, and the folder of its DAG files."""
 
     api: AirflowApi
     rest: httpx.Client
     processes: Processes
     metadata: psycopg.Connection
+    dags: Path
 
     def wait(self, what: str, found: Callable[[], Any], seconds: float = DEADLINE_SECONDS) -> Any:
         """Ask until there is an answer; fails at the deadline, or when a process has ended."""
@@ -178,7 +179,7 @@ def running(
         ):
             began = datetime.now(UTC)
             processes.start("api-server", airflow.api_server(ports), environment)
-            started = Stack(api, rest, processes, metadata)
+            started = Stack(api, rest, processes, metadata, dags)
             started.wait("the API server's answer", api.log_in)
             login = {"username": airflow.ADMIN, "password": secrets.admin_password}
             token = rest.post("/auth/token", json=login).json()["access_token"]
