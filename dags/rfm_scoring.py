@@ -20,7 +20,8 @@ would move between segments, and nothing is written.
 
 ### When it is red
 `finish` lists the venues that did not end well, with the reason; the others are done. Mend the
-cause, then clear the run with *Only failed*: that does these venues and `finish` again.
+cause, then clear the run with *Only failed*: that does these venues and `finish` again. The task
+`ended_well` does nothing: it keeps a run red until `finish` has succeeded.
 - *the source is loaded through …*: it is behind; clear when it has caught up.
 - `plan` failed: its log names the setting or parameter, and what is allowed.
 
@@ -31,7 +32,7 @@ only with the parameter `force`.
 from airflow.sdk import dag, task
 
 from venue_analytics.jobs import RFM_SCORING
-from venue_analytics.orchestration import AirflowJob
+from venue_analytics.orchestration import AirflowJob, ended_well
 
 JOB = AirflowJob(RFM_SCORING)
 
@@ -50,7 +51,7 @@ def rfm_scoring():
     def finish():
         JOB.finish(plan="plan", process="score")
 
-    score.expand(batch=plan()) >> finish().as_teardown(on_failure_fail_dagrun=True)
+    score.expand(batch=plan()) >> finish().as_teardown() >> ended_well()
 
 
 rfm_scoring()

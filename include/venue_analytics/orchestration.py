@@ -1,7 +1,7 @@
 """Airflow's side of a job: the one module here that knows Airflow.
 
-A DAG file makes one `AirflowJob` and wires its three tasks; what they do stands here, what a job
-does stands in the job.
+A DAG file makes one `AirflowJob` and wires its tasks: plan, the mapped one, finish, and
+`ended_well`. What they do stands here, what a job does stands in the job.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from typing import Any, NoReturn
 from uuid import UUID, uuid4
 
 import psycopg
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import (
     Connection,
     CronDataIntervalTimetable,
     Param,
+    TriggerRule,
     Variable,
     get_current_context,
 )
@@ -328,6 +330,23 @@ class AirflowJob:
             name=REDIS,
         )
         return Leases(address.client(), self.job.name)
+
+
+def ended_well() -> EmptyOperator:
+    """Make the last task of a run; it does nothing, but no run is green without it.
+
+    Airflow takes a run's colour from its leaves, and a leaf is a task whose direct downstream tasks
+    are teardowns that may fail. With `finish` a teardown of that kind and this one of the other,
+    the leaves are the mapped task and this one: the run is red when a venue fails, though `finish`
+    had succeeded before somebody cleared the mapped task alone, and when `finish` fails. As a
+    teardown it is not skipped when a run is marked failed.
+    """
+    task = EmptyOperator(
+        task_id="ended_well", doc_md="Does nothing; the run is red unless `finish` has succeeded."
+    )
+    task.as_teardown(on_failure_fail_dagrun=True)
+    task.trigger_rule = TriggerRule.ALL_SUCCESS  # of a teardown: whatever happened before
+    return task
 
 
 @contextmanager

@@ -148,6 +148,7 @@ def test_every_venue_is_a_task_of_its_name_and_has_its_scores(
         "Cellar": "success",
         "Dome": "success",
         "finish": "success",
+        "ended_well": "success",
     }
     assert scored_customers(superuser) == {venue.name: CUSTOMERS_EACH for venue in VENUES}
 
@@ -173,6 +174,7 @@ def test_one_failing_venue_leaves_the_others_alone_and_turns_the_run_red(
         "Cellar": "success",
         "Dome": "success",
         "finish": "failed",
+        "ended_well": "upstream_failed",
     }
     assert scored_customers(superuser) == {"Ballroom": 3, "Cellar": 3, "Dome": 3}
     assert "not ended well (1):" in run.log

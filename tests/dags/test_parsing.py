@@ -166,11 +166,15 @@ def test_the_mapped_task_is_named_by_its_venues(dag: dict[str, Any]) -> None:
     assert mapped["map_index_template"] == "{{ task.op_kwargs['batch']['label'] }}"
 
 
-def test_finish_is_a_teardown_that_fails_the_run(dag: dict[str, Any]) -> None:
-    assert dag["teardowns"] == {"finish": True}
+def test_the_leaves_that_colour_a_run_are_the_mapped_task_and_the_last_one(
+    dag: dict[str, Any],
+) -> None:
+    # whether a teardown fails the run: see ended_well
+    assert dag["teardowns"] == {"finish": False, "ended_well": True}
     assert dag["tasks"]["plan"]["upstream"] == []
     assert dag["tasks"]["score"]["upstream"] == ["plan"]
     assert dag["tasks"]["finish"]["upstream"] == ["score"]
+    assert dag["tasks"]["ended_well"]["upstream"] == ["finish"]
 
 
 def test_the_variable_sets_schedule_retries_timeout_pool_and_parallelism(parser: Parser) -> None:
@@ -260,7 +264,7 @@ def test_whatever_the_variable_holds_the_dag_is_there_and_tagged_if_it_is_wrong(
     assert dag["doc_md"].replace("\n", "").isprintable()
     # no database takes it
     assert "\0" not in dag["tasks"]["score"]["pool"]
-    assert set(dag["tasks"]) == {"plan", "score", "finish"}
+    assert set(dag["tasks"]) == {"plan", "score", "finish", "ended_well"}
     next_run = dag["next_run"]
     assert next_run is None or datetime.fromisoformat(next_run).tzinfo is not None
 

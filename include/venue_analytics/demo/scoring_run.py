@@ -13,7 +13,8 @@ POLL_SECONDS = 0.5
 #: Long enough for a second try where the first has run into the import time-out.
 DAG_SECONDS = 300
 SCHEDULED_RUN_SECONDS = 60
-GOOD = ("success", "skipped", "removed")
+# What is no cause of a red run: what has ended well, and what has waited for others in vain.
+NO_CAUSE = ("success", "skipped", "removed", "upstream_failed")
 # What is said of a task that is over, and of one that is not, though a try of it is.
 VERDICTS = {"success": "", "skipped": ": skipped", "removed": ": removed", "failed": ": failed"}
 AGAIN = {"up_for_retry": ": failed, will be tried again"}
@@ -134,10 +135,10 @@ def follow(
 
 
 def failures(api: AirflowApi, dag_id: str, run: Run) -> list[str]:
-    """Each task of a run that has not ended well: its name, and why by the end of its log."""
+    """Each task that turned a run red: its name, and why by the end of its log."""
     lines = []
     for task in sorted(api.tasks(dag_id, run.run_id), key=lambda task: not task.mapped):
-        if task.state in GOOD:
+        if task.state in NO_CAUSE:
             continue
         lines.append(f"{task.name}: {task.state or 'not started'}")
         if task.state == "failed":

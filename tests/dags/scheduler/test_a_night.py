@@ -122,6 +122,7 @@ def test_a_failed_venue_turns_the_run_red_and_leaves_the_others_done(red_night: 
         "Cellar": "success",
         "Dome": "success",
         "finish": "failed",
+        "ended_well": "upstream_failed",
     }
     assert red_night.outcome == "failed"
     assert red_night.scored == {"Ballroom": 3, "Cellar": 3, "Dome": 3}

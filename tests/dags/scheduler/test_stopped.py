@@ -124,7 +124,9 @@ def test_a_run_that_is_marked_failed_still_has_its_finish_which_names_what_is_no
         stack.mark_failed(JOB, run_id)
         assert stack.ended(run_id).state == "failed"
         stack.wait("finish", lambda: stack.states(run_id)["finish"] == "failed")
+        stack.wait("its follower", lambda: stack.states(run_id)["ended_well"] == "upstream_failed")
         stopped(stack, history, run_id)
+    assert stack.ended(run_id).state == "failed"
     assert "  Arena: " in stack.errors(run_id, "finish")
     assert history.outcome(run_id) == "failed"
     assert history.letters() == [("Arena", "open")]
@@ -177,6 +179,7 @@ def test_a_worker_that_dies_before_its_batch_has_begun_leaves_no_green_run_and_n
         "0": "failed",  # they did not live to have their labels
         "1": "failed",
         "finish": "failed",
+        "ended_well": "upstream_failed",
     }
     assert history.attempts(run_id) == []
     assert history.outcome(run_id) == "failed"
@@ -233,6 +236,7 @@ def test_a_run_whose_plan_fails_is_red_and_green_once_the_setting_is_mended_and_
         "plan": "failed",
         "score": "upstream_failed",
         "finish": "failed",
+        "ended_well": "upstream_failed",
     }
     told = stack.errors(run_id, "plan", "brief")
     assert "Variable brief: max_tasks = 0: Input should be greater than or equal to 1" in told

@@ -13,7 +13,7 @@ from typing import Any
 from airflow.sdk import Variable, dag, task
 
 from venue_analytics.jobs import RFM_SCORING
-from venue_analytics.orchestration import AirflowJob
+from venue_analytics.orchestration import AirflowJob, ended_well
 
 
 def trial(
@@ -44,7 +44,7 @@ def trial(
         def finish() -> None:
             job.finish(plan="plan", process="score")
 
-        score_venues.expand(batch=plan()) >> finish().as_teardown(on_failure_fail_dagrun=True)
+        score_venues.expand(batch=plan()) >> finish().as_teardown() >> ended_well()
 
     rfm_scoring()
 
