@@ -24,8 +24,8 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable . 'uv==0.13.9'
 	@touch $@
 
-# A server set a process; the tests of the one Airflow stay together.
-TEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadgroup
+# Each process has servers of its own; tests/conftest.py shares the tests out.
+TEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --no-loadscope-reorder
 
 test: $(VENV)/.installed ## run the tests, on real PostgreSQL and Valkey
 	@$(TEST)

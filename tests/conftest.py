@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import psycopg
 import pytest
 import redis
 from hypothesis import settings
 from psycopg import sql
+from xdist.scheduler import LoadScopeScheduling
 
 from venue_analytics.database.connection import DatabaseAddress, connect
 from venue_analytics.database.migrate import migrate
@@ -46,6 +47,7 @@ PLATFORM_TABLES = (
 
 
 VERSIONS = (16, 18)
+ONE_AIRFLOW = "tests/dags/scheduler/"
 
 # A test of a property takes max_examples, or a multiple of it.
 settings.register_profile("quick", max_examples=15, derandomize=True, deadline=None)
@@ -74,18 +76,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the deep tests out unless asked for; keep those of one Airflow in one process."""
+    """Leave the deep tests out unless asked for."""
     left_out = [item for item in items if item.get_closest_marker("deep")]
     if left_out and not config.getoption("deep"):
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-    for item in items:
-        names = getattr(item, "fixturenames", ())
-        for group in ("stack", "airflow_environment"):
-            if group in names:
-                item.add_marker(pytest.mark.xdist_group(group))
+
+
+class ByFile(LoadScopeScheduling):
+    """Shares tests out by file, so that its fixtures are made once; those of one Airflow too."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return ONE_AIRFLOW if file.startswith(ONE_AIRFLOW) else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return ByFile(config, log)
 
 
 @dataclass(frozen=True)

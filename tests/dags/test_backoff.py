@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from tests.dags.conftest import isolated_environment
+from tests.conftest import isolated_environment
 
 #: In a process of its own: Airflow warns when it is imported. Each line is a policy and a try.
 ASK = """

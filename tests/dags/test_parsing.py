@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
-from tests.dags.conftest import isolated_environment
+from tests.conftest import isolated_environment
 from tests.harness.settings_texts import texts
 
 from venue_analytics.demo.profile import ROOT
