@@ -333,19 +333,21 @@ class AirflowJob:
 
 
 def ended_well() -> EmptyOperator:
-    """Make the last task of a run; it does nothing, but no run is green without it.
+    """Return the last task of a run, which does nothing but keep a run red that `finish` failed.
 
-    Airflow takes a run's colour from its leaves, and a leaf is a task whose direct downstream tasks
-    are teardowns that may fail. With `finish` a teardown of that kind and this one of the other,
-    the leaves are the mapped task and this one: the run is red when a venue fails, though `finish`
-    had succeeded before somebody cleared the mapped task alone, and when `finish` fails. As a
-    teardown it is not skipped when a run is marked failed.
+    A run is red when one of its leaves fails. Airflow takes a task for a leaf if its direct
+    downstream tasks are teardowns that may fail, so it is the kinds of the last two that count:
+
+    - `finish`, a teardown that may fail, leaves the mapped task a leaf: a venue that fails turns
+      the run red, though nobody cleared `finish` with it.
+    - This one, a teardown that may not fail, is a leaf itself. It waits in vain for a `finish` that
+      failed. A task that is no teardown would be skipped when somebody marks the run failed.
     """
     task = EmptyOperator(
-        task_id="ended_well", doc_md="Does nothing; the run is red unless `finish` has succeeded."
+        task_id="ended_well", doc_md="Does nothing; keeps a run red until `finish` has succeeded."
     )
     task.as_teardown(on_failure_fail_dagrun=True)
-    task.trigger_rule = TriggerRule.ALL_SUCCESS  # of a teardown: whatever happened before
+    task.trigger_rule = TriggerRule.ALL_SUCCESS  # as_teardown has it run whatever happened before
     return task
 
 
