@@ -169,6 +169,7 @@ def test_clear_failed_runs_the_failed_venue_and_finish_again_and_nothing_else(
         "Cellar": 1,
         "Dome": 1,
         "finish": 2,
+        "ended_well": 1,
     }
     assert sorted(red_night.attempts) == [
         ("Arena", "failed"),
