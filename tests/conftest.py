@@ -9,42 +9,20 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
-from itertools import count
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import psycopg
 import pytest
 import redis
 from hypothesis import settings
-from psycopg import sql
+from tests.databases import Database, Servers, drop_databases
 from xdist.scheduler import LoadScopeScheduling
 
-from venue_analytics.database.connection import DatabaseAddress, connect
-from venue_analytics.database.migrate import migrate
 from venue_analytics.demo.airflow import MIGRATE, plain_environment
 from venue_analytics.demo.profile import ROOT
 from venue_analytics.demo.servers import PostgresServer, ValkeyServer
 from venue_analytics.harness.redis_server import RedisAddress
-
-_numbers = count(1)
-
-SIMPLE_TABLES = """
-CREATE TABLE orders (
-    id uuid PRIMARY KEY, tenant_id uuid, user_id uuid, venue_id uuid, status text,
-    total_amount numeric, created_at timestamptz
-);
-CREATE TABLE users (id uuid PRIMARY KEY);
-CREATE TABLE venues (id uuid PRIMARY KEY, tenant_id uuid, name text);
-"""
-PLATFORM_TABLES = (
-    Path(__file__).parents[1] / "include/venue_analytics/demo/platform_schema.sql"
-).read_text()
-
 
 VERSIONS = (16, 18)
 ONE_AIRFLOW = "tests/dags/scheduler/"
@@ -98,32 +76,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     return ByFile(config, log)
 
 
-@dataclass(frozen=True)
-class Database:
-    """A database of its own for one test."""
-
-    server: PostgresServer
-    name: str
-
-    def uri(self, user: str) -> str:
-        """Give its address for one of the roles: analytics_owner, analytics_jobs, …"""
-        return self.server.uri(self.name, user)
-
-    def address(self, user: str = "analytics_jobs") -> DatabaseAddress:
-        """Give its address as our code takes it."""
-        return DatabaseAddress.parse(self.uri(user), name="the test's database")
-
-    def jobs(self) -> psycopg.Connection:
-        """Connect as every job does; row-level security holds."""
-        return connect(self.address())
-
-    def superuser(self) -> psycopg.Connection:
-        """Connect past row-level security, to arrange and to look; nothing of ours runs so."""
-        return psycopg.connect(
-            self.server.superuser_uri(self.name), autocommit=True, options="-c timezone=UTC"
-        )
-
-
 @pytest.fixture(scope="session")
 def server_directory() -> Iterator[Path]:
     """Where the servers keep their data.
@@ -133,72 +85,6 @@ def server_directory() -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory(prefix="venue-analytics-tests-") as directory:
         yield Path(directory)
-
-
-class Servers:
-    """The PostgreSQL servers of a session: each version is started when it is first asked for."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._stack = ExitStack()
-        self._servers: dict[int, PostgresServer] = {}
-        self._templates: dict[tuple[int, str], str] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def postgres(self, version: int) -> PostgresServer:
-        """Return the server of a version."""
-        if version not in self._servers:
-            server = PostgresServer(self.directory / f"postgres{version}", version)
-            self._servers[version] = self._stack.enter_context(server)
-            server.prepare({})
-            do_not_wait_for_the_disk(server)
-        return self._servers[version]
-
-    def template(self, server: PostgresServer, adapter: str) -> str:
-        """Return the name of a database that is migrated for an adapter, to be copied."""
-        key = (server.version, adapter)
-        if key not in self._templates:
-            name = f"template_{adapter}"
-            server.prepare({name: "analytics_owner"})
-            tables = {"simple": SIMPLE_TABLES, "platform": PLATFORM_TABLES}.get(adapter, "")
-            with psycopg.connect(server.uri(name, "analytics_owner")) as connection:
-                connection.execute(tables)
-            address = DatabaseAddress.parse(server.uri(name, "analytics_owner"), name=name)
-            migrate(address, adapter=adapter)
-            self._templates[key] = name
-        return self._templates[key]
-
-
-def do_not_wait_for_the_disk(server: PostgresServer) -> None:
-    """Leave out what only a crash of the machine needs; one of the server alone loses nothing."""
-    with psycopg.connect(server.superuser_uri(), autocommit=True) as connection:
-        for setting in ("fsync", "full_page_writes"):
-            connection.execute(sql.SQL("ALTER SYSTEM SET {} = off").format(sql.Identifier(setting)))
-        connection.execute("SELECT pg_reload_conf()")
-
-
-def copy_database(server: PostgresServer, template: str, name: str, owner: str) -> None:
-    """Copy a database; a copy of its files is quicker than one through the log, or a TRUNCATE."""
-    with psycopg.connect(server.superuser_uri(), autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {} STRATEGY file_copy").format(
-                sql.Identifier(name), sql.Identifier(template), sql.Identifier(owner)
-            )
-        )
-
-
-def drop_databases(server: PostgresServer, names: Iterable[str]) -> None:
-    """Drop databases, whoever is connected to them."""
-    with psycopg.connect(server.superuser_uri(), autocommit=True) as connection:
-        for name in names:
-            connection.execute(
-                sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
-            )
 
 
 @pytest.fixture(scope="session")
@@ -230,30 +116,24 @@ def redis_client(valkey: ValkeyServer) -> Iterator[redis.Redis]:
         yield client
 
 
-@pytest.fixture(scope="session")
-def template(postgres: PostgresServer, servers: Servers) -> Callable[[str], str]:
-    """Give, for an adapter, the name of a migrated database to copy."""
-    return partial(servers.template, postgres)
-
-
 @pytest.fixture
 def new_database(
-    postgres: PostgresServer, template: Callable[[str], str]
+    postgres: PostgresServer, servers: Servers
 ) -> Iterator[Callable[[str | None], Database]]:
     """Make databases for one test: migrated for an adapter, or empty for None."""
-    made: list[str] = []
+    made: list[tuple[Database, str | None]] = []
 
     def make(adapter: str | None) -> Database:
-        name = f"test_{next(_numbers)}"
-        if adapter is None:
-            postgres.prepare({name: "analytics_owner"})
-        else:
-            copy_database(postgres, template(adapter), name, "analytics_owner")
-        made.append(name)
-        return Database(postgres, name)
+        database = servers.make(postgres) if adapter is None else servers.take(postgres, adapter)
+        made.append((database, adapter))
+        return database
 
     yield make
-    drop_databases(postgres, made)
+    for database, adapter in made:
+        if adapter is None:
+            drop_databases(postgres, [database.name])
+        else:
+            servers.give_back(database, adapter)
 
 
 @pytest.fixture

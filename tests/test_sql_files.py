@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
-from tests.conftest import Database
+from tests.databases import Database, Servers
 
 import venue_analytics
 from venue_analytics.database.connection import connect
@@ -158,30 +158,18 @@ def values_for(name: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def migrated(
-    postgres: PostgresServer, template: Callable[[str], str]
-) -> Iterator[Callable[[str], Database]]:
+def migrated(postgres: PostgresServer, servers: Servers) -> Iterator[Callable[[str], Database]]:
     """Give a migrated database of an adapter that all tests here share: roll back what you do."""
     made: dict[str, Database] = {}
 
     def make(adapter: str) -> Database:
         if adapter not in made:
-            name = f"sql_files_{adapter}"
-            with psycopg.connect(postgres.superuser_uri(), autocommit=True) as connection:
-                connection.execute(
-                    sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER analytics_owner").format(
-                        sql.Identifier(name), sql.Identifier(template(adapter))
-                    )
-                )
-            made[adapter] = Database(postgres, name)
+            made[adapter] = servers.take(postgres, adapter)
         return made[adapter]
 
     yield make
-    with psycopg.connect(postgres.superuser_uri(), autocommit=True) as connection:
-        for database in made.values():
-            connection.execute(
-                sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database.name))
-            )
+    for adapter, database in made.items():
+        servers.give_back(database, adapter)
 
 
 def begun(connection: psycopg.Connection, name: str) -> dict[str, Any]:

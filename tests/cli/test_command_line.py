@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
-from tests.conftest import SIMPLE_TABLES, Database
+from tests.databases import SIMPLE_TABLES, Database
 from tests.harness.faults.night import wait_until
 from tests.harness.simple_venues import (
     ARENA,

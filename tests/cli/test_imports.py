@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.conftest import Database
+from tests.databases import Database
 
 from venue_analytics.demo.airflow import plain_environment
 

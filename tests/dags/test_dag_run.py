@@ -15,7 +15,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from tests.conftest import Database
+from tests.databases import Database
 from tests.harness.simple_venues import (
     ARENA,
     CELLAR,

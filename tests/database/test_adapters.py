@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from psycopg import sql
-from tests.conftest import PLATFORM_TABLES, SIMPLE_TABLES, Database
+from tests.databases import PLATFORM_TABLES, SIMPLE_TABLES, Database
 
 from venue_analytics.database.contract import VIEWS
 from venue_analytics.database.migrate import migrate

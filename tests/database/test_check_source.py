@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from tests.conftest import Database
+from tests.databases import Database
 
 from venue_analytics.database.check_source import SourceReport, check_source
 

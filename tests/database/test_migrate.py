@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from psycopg import sql
-from tests.conftest import PLATFORM_TABLES, SIMPLE_TABLES, Database
+from tests.databases import PLATFORM_TABLES, SIMPLE_TABLES, Database
 
 from venue_analytics.database.connection import DatabaseAddress
 from venue_analytics.database.migrate import MigrationError, migrate

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import redis
-from tests.conftest import Database
+from tests.databases import Database
 from tests.harness.nights import NAME, Night
 
 from venue_analytics.harness.leases import Leases

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
-from tests.conftest import Database
+from tests.databases import Database
 
 from venue_analytics.harness import (
     Job,

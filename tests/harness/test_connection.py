@@ -8,7 +8,7 @@ from urllib.parse import quote
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
-from tests.conftest import Database
+from tests.databases import Database
 
 from venue_analytics.database.connection import (
     DatabaseAddress,

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import redis
 from psycopg import sql
-from tests.conftest import Database
+from tests.databases import Database
 from tests.harness.simple_venues import ARENA, fill
 from tests.harness.three_steps import RESULTS, TABLES, THREE_STEPS, ThreeStepsSettings
 

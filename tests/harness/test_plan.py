@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 import pytest
 import redis
-from tests.conftest import Database
+from tests.databases import Database
 from tests.harness.simple_venues import ARENA, BALLROOM, CELLAR, DOME, NORTH, SOUTH, fill
 
 from venue_analytics.harness import (

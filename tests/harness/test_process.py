@@ -14,7 +14,7 @@ import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from tests.conftest import Database
+from tests.databases import Database
 from tests.harness.simple_venues import ARENA, BALLROOM, NORTH, SOUTH
 
 from venue_analytics.database.statements import statement

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from tests.conftest import Database
+from tests.databases import Database
 from tests.harness.simple_venues import NORTH, SOUTH
 
 from venue_analytics.harness.tenant import tenant_transaction

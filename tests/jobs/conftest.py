@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import redis
-from tests.conftest import Database, copy_database, drop_databases
+from tests.databases import Database, Servers
 from tests.jobs.platform_nights import (
     ANNA,
     BEN,
@@ -26,20 +26,19 @@ from venue_analytics.demo.servers import PostgresServer
 
 @pytest.fixture(scope="session")
 def shared_database(
-    postgres: PostgresServer, template: Callable[[str], str]
+    postgres: PostgresServer, servers: Servers
 ) -> Iterator[Callable[[str], Database]]:
     """Give the one database that all tests of an adapter share."""
     made: dict[str, Database] = {}
 
     def make(adapter: str) -> Database:
         if adapter not in made:
-            name = f"scoring_{adapter}"
-            copy_database(postgres, template(adapter), name, "analytics_owner")
-            made[adapter] = Database(postgres, name)
+            made[adapter] = servers.take(postgres, adapter)
         return made[adapter]
 
     yield make
-    drop_databases(postgres, [database.name for database in made.values()])
+    for adapter, database in made.items():
+        servers.give_back(database, adapter)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import psycopg
 import redis
 from psycopg import sql
 from psycopg.rows import dict_row
-from tests.conftest import Database
+from tests.databases import Database
 from tests.jobs.rfm_oracle import Row, Rules
 
 from venue_analytics.database.connection import connect

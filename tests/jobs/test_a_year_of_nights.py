@@ -12,7 +12,7 @@ import pytest
 import redis
 from psycopg import sql
 from psycopg.rows import dict_row
-from tests.conftest import Database, Servers
+from tests.databases import Database, Servers
 from tests.jobs import rfm_oracle as oracle
 from tests.jobs.rfm_oracle import Row, Rules, Source, Standing, VenueScores
 from tests.jobs.scoring import HISTORY_VIEWS, VIEWS, PlatformHouse, make_settings

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import redis
-from tests.conftest import Database
+from tests.databases import Database
 from tests.jobs.platform_nights import FIRST, Platform
 from tests.jobs.rfm_oracle import Row, Rules, segment_of, whole_days
 from tests.jobs.scoring import (

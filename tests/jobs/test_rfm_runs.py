@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 import redis
 from psycopg import sql
-from tests.conftest import Database
+from tests.databases import Database
 from tests.jobs.rfm_oracle import Rules
 from tests.jobs.scoring import (
     AS_OF,

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 import redis
 from psycopg import sql
-from tests.conftest import Database
+from tests.databases import Database
 from tests.jobs.night_strategies import OpensOrCloses
 from tests.jobs.platform_nights import (
     ANNA,

@@ -11,16 +11,10 @@ from typing import Any
 import psycopg
 import pytest
 import redis
-from tests.conftest import (
-    SIMPLE_TABLES,
-    Database,
-    Servers,
-    copy_database,
-    drop_databases,
-    isolated_environment,
-)
+from tests.conftest import isolated_environment
 from tests.dags.scheduler.history import History
 from tests.dags.scheduler.stack import JOB, Stack, running
+from tests.databases import SIMPLE_TABLES, Database, Servers, copy_database, drop_databases
 
 from venue_analytics.database.migrate import migrate
 from venue_analytics.demo.airflow import MIGRATE

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import psycopg
 from psycopg import sql
-from tests.conftest import Database
+from tests.databases import Database
 from tests.harness.simple_venues import FAULT
 
 from venue_analytics.harness import Venue

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import psutil
 import psycopg
-from tests.conftest import Database
+from tests.databases import Database
 
 from venue_analytics.demo import airflow
 from venue_analytics.demo.airflow import AirflowApi, Run, Task

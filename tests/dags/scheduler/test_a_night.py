@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from tests.conftest import Database
 from tests.dags.scheduler.conftest import MakeDatabase
 from tests.dags.scheduler.history import History, held
 from tests.dags.scheduler.stack import JOB, Stack
+from tests.databases import Database
 from tests.harness.simple_venues import ARENA, CUSTOMERS_EACH, FAULT, break_venue, fill, mend
 
 from venue_analytics.demo.airflow import Run, Task

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 import psycopg
 import pytest
 import redis
-from tests.conftest import Database
 from tests.dags.scheduler.history import History, held
 from tests.dags.scheduler.stack import JOB, Stack
+from tests.databases import Database
 from tests.harness.simple_venues import ARENA, BALLROOM, CUSTOMERS_EACH, fill
 
 #: Airflow kills five seconds after SIGTERM; by then the lease is to be free.

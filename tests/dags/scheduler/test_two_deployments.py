@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from tests.conftest import Database
 from tests.dags.scheduler.conftest import METADATA, VARIABLES
 from tests.dags.scheduler.history import History, break_once, held
 from tests.dags.scheduler.stack import Stack, running
+from tests.databases import Database
 from tests.harness.simple_venues import BALLROOM, CUSTOMERS_EACH, DOME, VENUES, fill
 
 from venue_analytics.demo.servers import PostgresServer, ValkeyServer

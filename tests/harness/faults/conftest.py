@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.conftest import Database
+from tests.databases import Database
 from tests.harness import three_steps
 from tests.harness.faults.worker import FORKED, Order, Worker
 from tests.harness.simple_venues import ARENA, BALLROOM, fill

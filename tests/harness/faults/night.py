@@ -14,7 +14,7 @@ from uuid import uuid4
 import psycopg
 from psycopg import sql
 from psycopg.rows import namedtuple_row
-from tests.conftest import Database
+from tests.databases import Database
 from tests.harness import three_steps
 from tests.harness.faults.wires import Wires
 from tests.harness.faults.worker import Order

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 import redis
 from psycopg import sql
-from tests.conftest import Database
+from tests.databases import Database
 from tests.harness.faults.night import KEPT, Night
 from tests.harness.faults.wires import Message, Wires
 from tests.harness.faults.worker import Worker

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 import pytest
 import redis
-from tests.conftest import Database
+from tests.databases import Database
 from tests.harness.faults.night import wait_until
 from tests.harness.simple_venues import ARENA, BALLROOM
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 import redis
-from tests.conftest import Database
+from tests.databases import Database
 from tests.harness.faults.night import AS_OF, Night, wait_until
 from tests.harness.faults.wires import Message, Wires
 from tests.harness.faults.worker import Order, Worker

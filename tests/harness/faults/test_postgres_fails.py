@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
-from tests.conftest import Database
+from tests.databases import Database
 from tests.harness.faults.night import Night, wait_until
 from tests.harness.faults.steps import once
 from tests.harness.three_steps import THREE_STEPS, Run

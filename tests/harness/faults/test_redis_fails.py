@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.conftest import Database
+from tests.databases import Database
 from tests.harness.faults.night import Night, tokens_that_do_not_rise, wait_until
 from tests.harness.faults.steps import once
 from tests.harness.three_steps import THREE_STEPS, Run

@@ -10,7 +10,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 import redis
-from tests.conftest import Database
+from tests.databases import Database
 from tests.harness.faults.night import Night, wait_until
 from tests.harness.faults.steps import NAP, NAPPING, napping
 from tests.harness.faults.wires import Wires

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-from tests.conftest import Database
+from tests.databases import Database
 
 from venue_analytics.harness.leases import RELEASE, RENEW, TAKE
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import cache
 from importlib.resources import files
 
-import psycopg
 import pytest
-from tests.conftest import copy_database, drop_databases
+from tests.databases import Database
+from tests.databases import Servers as PostgresServers
 from tests.harness.interleavings.processes import (
     RESULTS,
     VENUES,
@@ -28,7 +28,6 @@ from venue_analytics.harness.redis_server import RedisAddress
 from venue_analytics.harness.venues import FoundVenues
 
 HARNESS = "venue_analytics.harness"
-DATABASE = "interleavings"
 #: Nothing waits for a lock, but where that is what goes wrong.
 LOCK_TIMEOUT_MS = 100
 
@@ -42,25 +41,23 @@ def name_of(text: str) -> str | None:
 
 
 @pytest.fixture(scope="session")
-def database(postgres: PostgresServer, template: Callable[[str], str]) -> Iterator[str]:
+def database(postgres: PostgresServer, servers: PostgresServers) -> Iterator[Database]:
     """A database for all worlds: each has a job of its own."""
-    copy_database(postgres, template("simple"), DATABASE, "analytics_owner")
-    with psycopg.connect(postgres.superuser_uri(DATABASE), autocommit=True) as connection:
+    made = servers.take(postgres, "simple")
+    with made.superuser() as connection:
         connection.execute(RESULTS)
-    yield DATABASE
-    drop_databases(postgres, [DATABASE])
+    yield made
+    servers.give_back(made, "simple")
 
 
 @pytest.fixture(scope="session")
-def world_servers(
-    postgres: PostgresServer, valkey: ValkeyServer, database: str
-) -> Iterator[Servers]:
+def world_servers(valkey: ValkeyServer, database: Database) -> Iterator[Servers]:
     """What the processes of all worlds share."""
     pool: list[WatchedConnection] = []
 
     def connect() -> WatchedConnection:
         connection = WatchedConnection.connect(
-            postgres.uri(database, "analytics_jobs"),
+            database.uri("analytics_jobs"),
             options=f"-c timezone=UTC -c role=analytics_jobs -c lock_timeout={LOCK_TIMEOUT_MS} "
             "-c synchronous_commit=off",
             autocommit=True,
@@ -71,9 +68,7 @@ def world_servers(
         return connection
 
     with (
-        psycopg.connect(
-            postgres.superuser_uri(database), autocommit=True, options="-c timezone=UTC"
-        ) as observer,
+        database.superuser() as observer,
         RedisAddress.parse(valkey.uri, name="the test's Redis").client() as client,
     ):
         yield Servers(observer, connect, pool, client)
