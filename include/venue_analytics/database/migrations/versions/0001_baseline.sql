@@ -52,7 +52,7 @@ CREATE TABLE jobs.batch (
     round integer NOT NULL DEFAULT 0,
     -- a new plan: the first try after it opens the next round
     newly_planned boolean NOT NULL DEFAULT TRUE,
-    -- the run's clear number when this round ended well; a try that knows a higher one opens another
+    -- the run's clear number when the round ended well; a try that knows a higher one opens another
     ended_well_at_clear integer,
     PRIMARY KEY (run, number)
 );
