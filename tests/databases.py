@@ -90,11 +90,11 @@ class Database:
     name: str
 
     def uri(self, user: str) -> str:
-        """Give its address for one of the roles: analytics_owner, analytics_jobs, …"""
+        """Return its address for one of the roles: analytics_owner, analytics_jobs, …"""
         return self.server.uri(self.name, user)
 
     def address(self, user: str = "analytics_jobs") -> DatabaseAddress:
-        """Give its address as our code takes it."""
+        """Return its address as our code takes it."""
         return DatabaseAddress.parse(self.uri(user), name="the test's database")
 
     def jobs(self) -> psycopg.Connection:
@@ -152,12 +152,8 @@ class Servers:
         """Return an empty database that is migrated for an adapter, perhaps one used before."""
         if free := self._free.get((server.version, adapter)):
             return free.pop()
-        return self.copy(server, self.template(server, adapter))
-
-    def copy(self, server: PostgresServer, template: str) -> Database:
-        """Return a new copy of a database."""
         database = Database(server, f"test_{next(_numbers)}")
-        copy_database(server, template, database.name, "analytics_owner")
+        copy_database(server, self.template(server, adapter), database.name, "analytics_owner")
         return database
 
     def make(self, server: PostgresServer) -> Database:

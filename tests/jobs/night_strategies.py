@@ -344,7 +344,6 @@ others = st.one_of(
     st.builds(Deletes, st.sampled_from(["orders", "order_refunds"]), numbers),
     st.builds(Merges, buyers, buyers, rewritten),
     st.builds(MovesEvent, events, venues),
-    st.builds(ChangesRules, some_rules, venues | st.none()),
     st.builds(OpensOrCloses, venues),
 )
 accounts = st.builds(
@@ -354,9 +353,10 @@ accounts = st.builds(
         ["opened here", "opened elsewhere", "deleted", "gone", "to be erased", "not to be erased"]
     ),
 )
-deeds = st.sampled_from([buys] * 3 + [changes] * 3 + [refunds, refunds, accounts, others]).flatmap(
-    lambda kind: kind
-)
+rule_changes = st.builds(ChangesRules, some_rules, venues | st.none())
+deeds = st.sampled_from(
+    [buys] * 3 + [changes] * 3 + [refunds, refunds, accounts, others, rule_changes]
+).flatmap(lambda kind: kind)
 nights = st.builds(
     Night,
     deeds=st.lists(deeds, min_size=1, max_size=5),

@@ -221,7 +221,7 @@ class Platform:
                 self.stored[name] = dict(rows)
 
     def chosen(self) -> RfmScoringSettings:
-        """Give the settings in force."""
+        """Return the settings in force."""
         return make_settings(self.rules, {"venues": self.overrides})
 
     def expect(
@@ -304,7 +304,7 @@ class Platform:
         assert self.house.row_versions()["customer_rfm_state"] == before
 
     def killed_before(self, statement: int) -> Callable[[], psycopg.Connection]:
-        """Give the jobs' connections, of which the one that comes to that statement is killed."""
+        """Open connections of which the one that comes to that statement is killed."""
         numbers = count()
         superuser = self.house.superuser
 

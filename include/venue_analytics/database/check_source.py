@@ -70,7 +70,7 @@ def _find_adapter(connection: psycopg.Connection, report: SourceReport) -> bool:
             "schema source is not there: run `python -m venue_analytics migrate --adapter …`"
         )
         return False
-    report.adapter, _ = row
+    (report.adapter,) = row
     return True
 
 

@@ -1,5 +1,3 @@
--- One row: the adapter in force.
-SELECT
-    a.name,
-    a.currency
+-- One row: the name of the adapter in force.
+SELECT a.name
 FROM source.adapter AS a;
