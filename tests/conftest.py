@@ -26,6 +26,7 @@ from venue_analytics.harness.redis_server import RedisAddress
 
 VERSIONS = (16, 18)
 ONE_AIRFLOW = "tests/dags/scheduler/"
+AIRFLOW_METADATA = "airflow"
 
 # A test of a property takes max_examples, or a multiple of it.
 settings.register_profile("quick", max_examples=15, derandomize=True, deadline=None)
@@ -166,9 +167,9 @@ def airflow_environment(
 ) -> dict[str, str]:
     """The environment of an Airflow whose metadata database is there and up to date."""
     postgres = servers.postgres(18)
-    postgres.prepare({"airflow": "airflow"})
+    postgres.prepare({AIRFLOW_METADATA: "airflow"})
     environment = isolated_environment(
-        tmp_path_factory.mktemp("airflow"), postgres.uri("airflow", "airflow", "psycopg2")
+        tmp_path_factory.mktemp("airflow"), postgres.uri(AIRFLOW_METADATA, "airflow", "psycopg2")
     )
     migrated = subprocess.run(MIGRATE, env=environment, capture_output=True, text=True, check=False)
     assert migrated.returncode == 0, migrated.stderr[-2_000:]

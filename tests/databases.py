@@ -32,8 +32,8 @@ PLATFORM_TABLES = (
     Path(__file__).parents[1] / "include/venue_analytics/demo/platform_schema.sql"
 ).read_text()
 TABLES = {"simple": SIMPLE_TABLES, "platform": PLATFORM_TABLES}
-#: A digest of whatever a test may have changed besides rows: tables, views, functions, rights, and
-#: the adapter in force. xmin is the transaction that wrote an entry.
+#: A digest of whatever a test may have changed besides rows: tables, views, functions, rights,
+#: statistics, and the adapter in force. xmin is the transaction that wrote an entry.
 SHAPE = """
 WITH ours AS (
     SELECT c.* FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -44,6 +44,8 @@ SELECT md5(string_agg(entry, ',' ORDER BY entry)) FROM (
     FROM ours
     UNION ALL SELECT concat_ws(' ', 'a', a.attrelid, a.attnum, a.xmin)
     FROM pg_attribute AS a JOIN ours AS o ON o.oid = a.attrelid
+    UNION ALL SELECT concat_ws(' ', 'v', s.starelid, s.staattnum, s.xmin)
+    FROM pg_statistic AS s JOIN ours AS o ON o.oid = s.starelid
     UNION ALL SELECT concat_ws(' ', 'p', oid, xmin) FROM pg_proc WHERE oid >= 16384
     UNION ALL SELECT concat_ws(' ', 't', oid, xmin) FROM pg_trigger
     UNION ALL SELECT concat_ws(' ', 'y', oid, xmin) FROM pg_policy
@@ -131,7 +133,7 @@ class Servers:
             server = PostgresServer(self.directory / f"postgres{version}", version)
             self._servers[version] = self._stack.enter_context(server)
             server.prepare({})
-            do_not_wait_for_the_disk(server)
+            make_plain_and_quick(server)
         return self._servers[version]
 
     def template(self, server: PostgresServer, adapter: str) -> str:
@@ -185,10 +187,14 @@ def shape_of(connection: psycopg.Connection) -> str:
     return str(shape)
 
 
-def do_not_wait_for_the_disk(server: PostgresServer) -> None:
-    """Leave out what only a crash of the machine needs; one of the server alone loses nothing."""
+def make_plain_and_quick(server: PostgresServer) -> None:
+    """Switch off what a test may not hang on, and what only a crash of the machine needs.
+
+    Nothing is analysed behind a test's back, so that a statement's plan is the same each time. A
+    crash of the server alone loses nothing.
+    """
     with psycopg.connect(server.superuser_uri(), autocommit=True) as connection:
-        for setting in ("fsync", "full_page_writes"):
+        for setting in ("autovacuum", "fsync", "full_page_writes"):
             connection.execute(sql.SQL("ALTER SYSTEM SET {} = off").format(sql.Identifier(setting)))
         connection.execute("SELECT pg_reload_conf()")
 

@@ -35,7 +35,9 @@ def delays(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[float, f
     """The shortest and the longest of many delays, in seconds."""
     told = subprocess.run(
         [sys.executable, "-c", ASK],
-        env=isolated_environment(tmp_path_factory.mktemp("backoff"), "sqlite://"),
+        env=isolated_environment(
+            tmp_path_factory.mktemp("backoff"), "postgresql+psycopg2://nobody@127.0.0.1:1/unused"
+        ),
         input="\n".join(json.dumps(case) for case in CASES.values()),
         capture_output=True,
         text=True,

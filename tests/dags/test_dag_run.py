@@ -322,6 +322,7 @@ def test_a_dry_run_logs_who_would_move_under_the_settings_to_try(
     assert after == before
 
 
+@pytest.mark.deep
 def test_airflow_dags_test_scores_the_venues_and_exits_0(
     airflow_environment: dict[str, str],
     valkey: ValkeyServer,

@@ -20,7 +20,7 @@ STOP += "PostgresServer(pathlib.Path(sys.argv[1])).stop()"
 
 
 @pytest.fixture(scope="module")
-def postgres(server_directory):
+def server(server_directory):
     with PostgresServer(server_directory / "servers" / "postgres") as server:
         server.prepare({"analytics": "analytics_owner", "airflow": "airflow"})
         yield server
@@ -31,9 +31,9 @@ def value(uri, query):
         return connection.execute(query).fetchone()[0]
 
 
-def test_the_server_listens_on_a_private_socket_and_on_no_port(postgres):
-    sockets = psutil.Process(postgres.pid).net_connections("inet")
-    mode = (postgres.socket_directory / ".s.PGSQL.5432").stat().st_mode
+def test_the_server_listens_on_a_private_socket_and_on_no_port(server):
+    sockets = psutil.Process(server.pid).net_connections("inet")
+    mode = (server.socket_directory / ".s.PGSQL.5432").stat().st_mode
 
     assert sockets == []
     assert stat.S_IMODE(mode) == 0o700
@@ -55,40 +55,40 @@ def test_another_version_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("role", ["analytics_owner", "analytics_jobs", "analytics_reader"])
-def test_each_role_logs_in_under_its_own_name_and_without_power(postgres, role):
-    uri = postgres.uri("analytics", role)
+def test_each_role_logs_in_under_its_own_name_and_without_power(server, role):
+    uri = server.uri("analytics", role)
 
     assert value(uri, "SELECT current_user") == role
     assert value(uri, "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = user") is False
 
 
-def test_the_lister_cannot_log_in(postgres):
+def test_the_lister_cannot_log_in(server):
     with pytest.raises(psycopg.OperationalError, match="not permitted to log in"):
-        psycopg.connect(postgres.uri("analytics", "analytics_lister"))
+        psycopg.connect(server.uri("analytics", "analytics_lister"))
 
 
-def test_the_owner_makes_tables_where_the_jobs_may_not(postgres):
-    with psycopg.connect(postgres.uri("analytics", "analytics_owner")) as connection:
+def test_the_owner_makes_tables_where_the_jobs_may_not(server):
+    with psycopg.connect(server.uri("analytics", "analytics_owner")) as connection:
         connection.execute("CREATE TABLE mine ()")
     with (
-        psycopg.connect(postgres.uri("analytics", "analytics_jobs")) as connection,
+        psycopg.connect(server.uri("analytics", "analytics_jobs")) as connection,
         pytest.raises(psycopg.errors.InsufficientPrivilege),
     ):
         connection.execute("CREATE TABLE theirs ()")
 
 
-def test_preparing_twice_keeps_what_is_there(postgres):
-    with psycopg.connect(postgres.uri("airflow", "airflow")) as connection:
+def test_preparing_twice_keeps_what_is_there(server):
+    with psycopg.connect(server.uri("airflow", "airflow")) as connection:
         connection.execute("CREATE TABLE kept ()")
 
-    postgres.prepare({"analytics": "analytics_owner", "airflow": "airflow"})
+    server.prepare({"analytics": "analytics_owner", "airflow": "airflow"})
 
-    assert value(postgres.uri("airflow", "airflow"), "SELECT to_regclass('kept')::text") == "kept"
+    assert value(server.uri("airflow", "airflow"), "SELECT to_regclass('kept')::text") == "kept"
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
-def test_sqlalchemy_connects_by_the_same_address(postgres, driver):
-    engine = sqlalchemy.create_engine(postgres.uri("airflow", "airflow", driver))
+def test_sqlalchemy_connects_by_the_same_address(server, driver):
+    engine = sqlalchemy.create_engine(server.uri("airflow", "airflow", driver))
 
     with engine.connect() as connection:
         assert connection.scalar(sqlalchemy.text("SELECT current_user")) == "airflow"

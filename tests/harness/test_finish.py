@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 import redis
@@ -20,7 +21,15 @@ FULL = PermanentError("the disk is full")
 
 
 def finish(night: Night, run: PlannedRun, *failed_batches: int) -> list[str]:
-    return finish_run(night.connection, night.leases, night.job, run, failed_batches=failed_batches)
+    """Finish a run, and wait for nobody."""
+    return finish_run(
+        night.connection,
+        night.leases,
+        night.job,
+        run,
+        failed_batches=failed_batches,
+        stopping=timedelta(0),
+    )
 
 
 def letters(night: Night) -> dict[str, str]:

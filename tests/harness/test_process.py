@@ -352,7 +352,8 @@ def test_finish_leaves_a_venue_alone_that_is_at_work(diary: Diary, simple: Datab
 
     def be_finished(_: psycopg.Connection) -> None:
         with simple.jobs() as other:
-            lines.extend(finish_run(other, diary.leases, diary.job, diary.run))
+            at_once = timedelta(0)
+            lines.extend(finish_run(other, diary.leases, diary.job, diary.run, stopping=at_once))
 
     diary.faults[ARENA.venue_id] = be_finished
     assert diary.batch() == []

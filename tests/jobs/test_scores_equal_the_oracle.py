@@ -97,7 +97,7 @@ def simple_orders(draw: st.DrawFn) -> dict[str, Any]:
     drawn=lists_of_any_length(simple_orders()),
     known=st.sets(st.sampled_from(BUYERS)),
     rules=rules,
-    later=st.timedeltas(timedelta(0), timedelta(days=100)),
+    later=st.timedeltas(timedelta(microseconds=1), timedelta(days=100)),
 )
 def test_the_adapter_simple(
     simple_house: SimpleHouse,
@@ -208,7 +208,7 @@ def platform_users(draw: st.DrawFn) -> list[dict[str, Any]]:
     event_venues_later=st.permutations([*range(5), 0]),
     event_currencies=st.lists(st.sampled_from(["USD", "EUR"]), min_size=6, max_size=6),
     rules=rules,
-    later=st.timedeltas(timedelta(0), timedelta(days=100)),
+    later=st.timedeltas(timedelta(microseconds=1), timedelta(days=100)),
 )
 def test_the_adapter_platform(
     platform_house: PlatformHouse,

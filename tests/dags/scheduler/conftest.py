@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from itertools import count
 from typing import Any
 
 import psycopg
 import pytest
 import redis
-from tests.conftest import isolated_environment
+from tests.conftest import AIRFLOW_METADATA
 from tests.dags.scheduler.history import History
 from tests.dags.scheduler.stack import JOB, Stack, running
-from tests.databases import SIMPLE_TABLES, Database, Servers, copy_database, drop_databases
+from tests.databases import Database, Servers, copy_database, drop_databases
 
-from venue_analytics.database.migrate import migrate
-from venue_analytics.demo.airflow import MIGRATE
 from venue_analytics.demo.servers import PostgresServer, ValkeyServer
 from venue_analytics.harness.redis_server import RedisAddress
 
@@ -31,30 +27,17 @@ VARIABLES: dict[str, dict[str, Any]] = {
     "brief": {"enabled": False, "retries": 0},
     "frail": {"enabled": False, "retries": 1, "retry_delay_seconds": 2},
 }
-TEMPLATE = "scheduler_template"
 METADATA = ("airflow_one", "airflow_two")
 
-_numbers = count(1)
 MakeDatabase = Callable[[], AbstractContextManager[Database]]
 
 
 @pytest.fixture(scope="package")
-def own_postgres(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> PostgresServer:
-    """The PostgreSQL 18 with the metadata of two Airflows, and a migrated database to copy."""
+def own_postgres(servers: Servers, airflow_environment: dict[str, str]) -> PostgresServer:
+    """The PostgreSQL 18, with the metadata of two Airflows."""
     server = servers.postgres(18)
-    server.prepare({METADATA[0]: "airflow", TEMPLATE: "analytics_owner"})
-    environment = isolated_environment(
-        tmp_path_factory.mktemp("metadata"), server.uri(METADATA[0], "airflow", "psycopg2")
-    )
-    migrating = subprocess.Popen(
-        MIGRATE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    with psycopg.connect(server.uri(TEMPLATE, "analytics_owner")) as owner:
-        owner.execute(SIMPLE_TABLES)
-    migrate(Database(server, TEMPLATE).address("analytics_owner"), adapter="simple")
-    told, _ = migrating.communicate()
-    assert migrating.returncode == 0, told[-2_000:]
-    copy_database(server, METADATA[0], METADATA[1], "airflow")
+    for name in METADATA:
+        copy_database(server, AIRFLOW_METADATA, name, "airflow")
     return server
 
 
@@ -73,19 +56,18 @@ def stack(
 
 
 @pytest.fixture(scope="package")
-def new_database(own_postgres: PostgresServer, stack: Stack, valkey: ValkeyServer) -> MakeDatabase:
+def new_database(servers: Servers, stack: Stack, valkey: ValkeyServer) -> MakeDatabase:
     """Make a database that the jobs of the stack work on from then on; Redis is emptied."""
 
     @contextmanager
     def make() -> Iterator[Database]:
-        name = f"scheduler_{next(_numbers)}"
-        copy_database(own_postgres, TEMPLATE, name, "analytics_owner")
+        database = servers.take(servers.postgres(18), "simple")
         with RedisAddress.parse(valkey.uri, name="the test's Redis").client() as client:
             client.flushall()
-        database = Database(own_postgres, name)
         stack.work_on(database)
         yield database
-        drop_databases(own_postgres, [name])
+        # A task of a run that has ended may still write: nobody else shall have this database.
+        drop_databases(database.server, [database.name])
 
     return make
 

@@ -214,6 +214,7 @@ def test_a_manual_run_is_as_of_its_moment_and_does_the_venues_asked_for(
 
 
 @pytest.mark.fault("backfill-beside")
+@pytest.mark.deep
 def test_a_backfill_beside_tonights_run_replaces_nothing_newer(
     stack: Stack, database: Database, history: History, cleared_night: Night
 ) -> None:

@@ -53,6 +53,7 @@ def frequency_scores(superuser: psycopg.Connection, venue: Venue) -> list[int]:
 
 
 @pytest.mark.fault("thresholds-edited")
+@pytest.mark.deep
 def test_thresholds_edited_at_noon_score_a_night_anew_when_the_job_is_triggered(
     stack: Stack, superuser: psycopg.Connection, history: History
 ) -> None:
@@ -71,6 +72,7 @@ def test_thresholds_edited_at_noon_score_a_night_anew_when_the_job_is_triggered(
 
 
 @pytest.mark.fault("batch-cleared")
+@pytest.mark.deep
 def test_a_cleared_batch_does_what_failed_and_one_without_failure_all_of_it(
     stack: Stack, superuser: psycopg.Connection, history: History
 ) -> None:

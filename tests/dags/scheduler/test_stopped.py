@@ -88,6 +88,7 @@ def test_a_running_task_that_is_cleared_gives_its_lease_back_and_begins_anew(
 
 
 @pytest.mark.fault("mark-failed-running")
+@pytest.mark.deep
 def test_a_running_task_that_is_marked_failed_gives_its_lease_back_and_is_named(
     stack: Stack, database: Database, history: History, redis_client: redis.Redis
 ) -> None:
@@ -198,6 +199,7 @@ def test_a_worker_that_dies_before_its_batch_has_begun_leaves_no_green_run_and_n
 
 
 @pytest.mark.fault("run-timeout")
+@pytest.mark.deep
 def test_a_run_that_its_timeout_has_ended_is_told_by_the_next_one(
     stack: Stack, database: Database, history: History
 ) -> None:
@@ -225,6 +227,7 @@ def test_a_run_that_its_timeout_has_ended_is_told_by_the_next_one(
 
 
 @pytest.mark.fault("plan-fails")
+@pytest.mark.deep
 def test_a_run_whose_plan_fails_is_red_and_green_once_the_setting_is_mended_and_it_is_cleared(
     stack: Stack, superuser: psycopg.Connection, history: History
 ) -> None:
