@@ -29,7 +29,7 @@ ONE_AIRFLOW = "tests/dags/scheduler/"
 AIRFLOW_METADATA = "airflow"
 
 # A test of a property takes max_examples, or a multiple of it.
-settings.register_profile("quick", max_examples=15, derandomize=True, deadline=None)
+settings.register_profile("quick", max_examples=10, derandomize=True, deadline=None)
 settings.register_profile("deep", max_examples=100, print_blob=True, deadline=None)
 
 

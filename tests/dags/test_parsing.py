@@ -242,7 +242,7 @@ def fault_of(text: str) -> str | None:
 
 
 @pytest.mark.fault("settings-malformed")
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20 * settings().max_examples, suppress_health_check=[HealthCheck.too_slow])
 @given(text=texts.filter(lambda text: not re.search("[\0\ud800-\udfff]", text)))
 @example(text='{"pool": "a\\u0000b"}')
 @example(text='{"```\\n# Everything is fine": 1}')
