@@ -71,10 +71,14 @@ class DagRunner:
                 text=True,
             )
 
-    def _ask(
-        self, database: Database, variable: str | None, conf: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Run the DAG; gives what the process answers, and the log of this run."""
+    def run(
+        self,
+        database: Database,
+        *,
+        variable: str = '{"retries": 0}',
+        conf: dict[str, Any] | None = None,
+    ) -> Ended:
+        """Run the DAG to its end."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         begin = self._log.stat().st_size
@@ -85,26 +89,17 @@ class DagRunner:
                 "AIRFLOW_CONN_ANALYTICS_REDIS": self._redis,
                 "AIRFLOW_VAR_RFM_SCORING": variable,
             },
-            "conf": conf,
+            "conf": conf or {},
         }
         self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         log = self._log.read_bytes()[begin:].decode()
         assert line, f"the process ended:\n{log[-3_000:]}"
-        answer: dict[str, Any] = json.loads(line)
-        return answer | {"log": log}
-
-    def run(
-        self,
-        database: Database,
-        *,
-        variable: str | None = '{"retries": 0}',
-        conf: dict[str, Any] | None = None,
-    ) -> Ended:
-        """Run the DAG to its end."""
-        answer = self._ask(database, variable, conf or {})
-        return Ended(**answer | {"run_after": datetime.fromisoformat(answer["run_after"])})
+        answer = json.loads(line)
+        return Ended(
+            **answer | {"run_after": datetime.fromisoformat(answer["run_after"]), "log": log}
+        )
 
     def stop(self) -> None:
         """End the process."""

@@ -56,6 +56,12 @@ status = st.sampled_from([*sold, "REFUNDED", "REFUNDED", "PENDING", "CANCELLED"]
 currencies = st.sampled_from(["USD"] * 12 + ["EUR", "EUR", None])
 
 
+def _told(written: str, at: Platform) -> dict[str, datetime]:
+    """Give the column updated_at of a change, if it is told."""
+    moment = WRITTEN[written](at)
+    return {} if moment is None else {"updated_at": moment}
+
+
 @dataclass(frozen=True)
 class Buys:
     buyer: int | None
@@ -99,9 +105,7 @@ class Changes:
             value = EVENTS[value]
         elif self.column == "created_at":
             value = at.next - value
-        moment = WRITTEN[self.written](at)
-        told = {} if moment is None else {"updated_at": moment}
-        at.put(self.table, row_id, **{self.column: value}, **told)
+        at.put(self.table, row_id, **{self.column: value}, **_told(self.written, at))
 
 
 @dataclass(frozen=True)
@@ -121,18 +125,13 @@ class Refunds:
     percent: int
     status: str
     age: timedelta
-    written: str
 
     def do(self, at: Platform) -> None:
         order_id = _pick(at.tables["orders"], self.order)
         if order_id is not None:
             amount = at.tables["orders"][order_id]["total_cents"] or 0
             at.refund(
-                order_id,
-                at.next - self.age,
-                amount * self.percent // 100,
-                status=self.status,
-                written=WRITTEN[self.written](at),
+                order_id, at.next - self.age, amount * self.percent // 100, status=self.status
             )
 
 
@@ -145,8 +144,7 @@ class Merges:
     written: str
 
     def do(self, at: Platform) -> None:
-        moment = WRITTEN[self.written](at)
-        told = {} if moment is None else {"updated_at": moment}
+        told = _told(self.written, at)
         for order_id, row in at.tables["orders"].items():
             if row["user_id"] == BUYERS[self.buyer]:
                 at.put("orders", order_id, user_id=BUYERS[self.into], **told)
@@ -337,7 +335,6 @@ refunds = st.builds(
     percent=st.sampled_from([100, 100, 50, 1, 200]),
     status=st.sampled_from(["COMPLETED", "COMPLETED", "COMPLETED", "PENDING", "FAILED"]),
     age=ages,
-    written=written,
 )
 others = st.one_of(
     refund_changes,

@@ -144,7 +144,6 @@ class Platform:
         cents: int,
         *,
         status: str = "COMPLETED",
-        written: datetime | None = None,
     ) -> UUID:
         """Ask for a refund."""
         return self.put(
@@ -155,7 +154,7 @@ class Platform:
             refund_amount_cents=cents,
             refund_status=status,
             created_at=at,
-            updated_at=written or at,
+            updated_at=at,
         )
 
     def ask_to_erase(self, buyer: UUID, status: str = "PENDING") -> None:
