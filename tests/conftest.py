@@ -137,6 +137,23 @@ def new_database(
             servers.give_back(database, adapter)
 
 
+@pytest.fixture(scope="session")
+def shared_database(
+    postgres: PostgresServer, servers: Servers
+) -> Iterator[Callable[[str], Database]]:
+    """Give the one database of an adapter for tests that empty it themselves, or roll back."""
+    made: dict[str, Database] = {}
+
+    def give(adapter: str) -> Database:
+        if adapter not in made:
+            made[adapter] = servers.take(postgres, adapter)
+        return made[adapter]
+
+    yield give
+    for adapter, database in made.items():
+        servers.give_back(database, adapter)
+
+
 @pytest.fixture
 def simple(new_database: Callable[[str | None], Database]) -> Database:
     """A migrated database over the adapter `simple`'s three tables, empty."""

@@ -14,13 +14,12 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
-from tests.databases import Database, Servers
+from tests.databases import Database
 
 import venue_analytics
 from venue_analytics.database.connection import connect
 from venue_analytics.database.contract import VIEWS
 from venue_analytics.demo.platform import load_platform
-from venue_analytics.demo.servers import PostgresServer
 
 PACKAGE = Path(venue_analytics.__file__).parent
 FILES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.sql"))
@@ -157,21 +156,6 @@ def values_for(name: str) -> dict[str, Any]:
     return {parameter: VALUES[parameter] for parameter in parameters_of(name)}
 
 
-@pytest.fixture(scope="session")
-def migrated(postgres: PostgresServer, servers: Servers) -> Iterator[Callable[[str], Database]]:
-    """Give a migrated database of an adapter that all tests here share: roll back what you do."""
-    made: dict[str, Database] = {}
-
-    def make(adapter: str) -> Database:
-        if adapter not in made:
-            made[adapter] = servers.take(postgres, adapter)
-        return made[adapter]
-
-    yield make
-    for adapter, database in made.items():
-        servers.give_back(database, adapter)
-
-
 def begun(connection: psycopg.Connection, name: str) -> dict[str, Any]:
     """Begin a night: a run with an item set aside, a token drawn; give a file's parameters."""
 
@@ -221,11 +205,11 @@ def test_a_file_takes_its_values_bound(name: str) -> None:
 
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_a_statement_runs_with_its_roles_rights(
-    migrated: Callable[[str], Database], name: str
+    shared_database: Callable[[str], Database], name: str
 ) -> None:
     of_csv = name.startswith("database/purchases/")
     role = "analytics_owner" if name in RUN_BY_THE_OWNER else "analytics_jobs"
-    address = migrated("csv" if of_csv else "platform").address(role)
+    address = shared_database("csv" if of_csv else "platform").address(role)
     with (
         connect(address, role=role) as connection,
         rolled_back(connection),
@@ -481,9 +465,9 @@ def test_some_files_take_a_tenant() -> None:
 @pytest.mark.parametrize("name", OF_A_TENANT)
 @pytest.mark.parametrize("holder", [TENANT, OTHER], ids=["own_scores", "the_others_scores"])
 def test_a_files_own_text_keeps_another_tenants_rows_out(
-    migrated: Callable[[str], Database], name: str, holder: UUID
+    shared_database: Callable[[str], Database], name: str, holder: UUID
 ) -> None:
-    with migrated("platform").superuser() as connection:
+    with shared_database("platform").superuser() as connection:
         alone = seen(connection, name, planted=False, holder=holder)
         beside_another = seen(connection, name, planted=True, holder=holder)
     assert beside_another == alone

@@ -156,27 +156,6 @@ def test_no_venues_at_all_are_a_green_run_that_says_so(dag: DagRunner, simple: D
     assert "venues: none to do" in run.log
 
 
-def test_one_failing_venue_leaves_the_others_alone_and_turns_the_run_red(
-    dag: DagRunner, simple: Database, superuser: psycopg.Connection
-) -> None:
-    fill(superuser)
-    break_venue(superuser, ARENA)
-    run = dag.run(simple)
-    assert run.state == "failed"
-    assert run.states() == {
-        "plan": "success",
-        "Arena": "failed",
-        "Ballroom": "success",
-        "Cellar": "success",
-        "Dome": "success",
-        "finish": "failed",
-        "ended_well": "upstream_failed",
-    }
-    assert scored_customers(superuser) == {"Ballroom": 3, "Cellar": 3, "Dome": 3}
-    assert "not ended well (1):" in run.log
-    assert f"Arena: RaiseException: {FAULT}" in run.log
-
-
 def test_a_venue_that_may_succeed_later_is_tried_again(
     dag: DagRunner, simple: Database, superuser: psycopg.Connection
 ) -> None:

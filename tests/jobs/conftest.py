@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import redis
-from tests.databases import Database, Servers
+from tests.databases import Database
 from tests.jobs.platform_nights import (
     ANNA,
     BEN,
@@ -20,25 +20,6 @@ from tests.jobs.platform_nights import (
     Platform,
 )
 from tests.jobs.scoring import PlatformHouse, SimpleHouse
-
-from venue_analytics.demo.servers import PostgresServer
-
-
-@pytest.fixture(scope="session")
-def shared_database(
-    postgres: PostgresServer, servers: Servers
-) -> Iterator[Callable[[str], Database]]:
-    """Give the one database that all tests of an adapter share."""
-    made: dict[str, Database] = {}
-
-    def make(adapter: str) -> Database:
-        if adapter not in made:
-            made[adapter] = servers.take(postgres, adapter)
-        return made[adapter]
-
-    yield make
-    for adapter, database in made.items():
-        servers.give_back(database, adapter)
 
 
 @pytest.fixture

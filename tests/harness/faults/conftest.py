@@ -7,10 +7,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 from tests.databases import Database
 from tests.harness import three_steps
+from tests.harness.faults.night import Night
 from tests.harness.faults.worker import FORKED, Order, Worker
 from tests.harness.simple_venues import ARENA, BALLROOM, fill
+from tests.harness.three_steps import THREE_STEPS
+
+from venue_analytics.demo.servers import ValkeyServer
 
 ROOT = str(Path(__file__).parents[3])
 
@@ -60,3 +65,13 @@ def two_venues(new_database: Callable[[str | None], Database]) -> Callable[[], D
         return database
 
     return make
+
+
+@pytest.fixture
+def undisturbed(
+    two_venues: Callable[[], Database], redis_client: redis.Redis, valkey: ValkeyServer
+) -> dict[str, list[str]]:
+    """What a night keeps in which nothing happens."""
+    night = Night.plan(two_venues(), valkey.uri, THREE_STEPS)
+    assert night.do() == []
+    return night.kept()

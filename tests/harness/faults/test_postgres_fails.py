@@ -33,15 +33,6 @@ def database(two_venues: Callable[[], Database], redis_client: redis.Redis) -> D
     return made
 
 
-@pytest.fixture
-def undisturbed(
-    two_venues: Callable[[], Database], redis_client: redis.Redis, valkey: ValkeyServer
-) -> dict[str, list[str]]:
-    night = Night.plan(two_venues(), valkey.uri, THREE_STEPS)
-    assert night.do() == []
-    return night.kept()
-
-
 def fails_once_and_is_right_after_the_retry(
     night: Night, undisturbed: dict[str, list[str]], act: Callable[[Run], object]
 ) -> str:

@@ -16,7 +16,6 @@ from tests.harness.faults.steps import NAP, NAPPING, napping
 from tests.harness.faults.wires import Wires
 from tests.harness.faults.worker import Order, Worker
 from tests.harness.simple_venues import ARENA, BALLROOM
-from tests.harness.three_steps import THREE_STEPS
 
 from venue_analytics.demo.servers import ValkeyServer
 from venue_analytics.harness.leases import Holder, Leases
@@ -28,15 +27,6 @@ ORPHAN_SECONDS = 2.0
 RETRY_SECONDS = 5.0
 #: Airflow sends SIGKILL this long after SIGTERM.
 SIGTERM_SECONDS = 5.0
-
-
-@pytest.fixture
-def undisturbed(
-    two_venues: Callable[[], Database], redis_client: redis.Redis, valkey: ValkeyServer
-) -> dict[str, list[str]]:
-    night = Night.plan(two_venues(), valkey.uri, THREE_STEPS)
-    assert night.do() == []
-    return night.kept()
 
 
 @pytest.fixture
