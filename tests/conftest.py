@@ -27,6 +27,8 @@ from venue_analytics.harness.redis_server import RedisAddress
 VERSIONS = (16, 18)
 ONE_AIRFLOW = "tests/dags/scheduler/"
 AIRFLOW_METADATA = "airflow"
+#: What takes longest in one process, and begins first therefore.
+LONGEST = (ONE_AIRFLOW, "tests/harness/interleavings/", "tests/jobs/test_s")
 
 # A test of a property takes max_examples, or a multiple of it.
 settings.register_profile("quick", max_examples=10, derandomize=True, deadline=None)
@@ -61,7 +63,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out and not config.getoption("deep"):
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-    items.sort(key=lambda item: not item.nodeid.startswith(ONE_AIRFLOW))
+    items.sort(key=lambda item: [not item.nodeid.startswith(path) for path in LONGEST])
 
 
 class ByFile(LoadScopeScheduling):
