@@ -59,6 +59,8 @@ VALUES: dict[str, Any] = {
     "by_rules": False,
     "clear_number": 0,
     "codes": [1, 2, 3, 4],
+    "currencies": ["USD"],
+    "currencies_before": [None],
     "currency": "USD",
     "cursor": None,
     "customers": 10,
@@ -69,13 +71,13 @@ VALUES: dict[str, Any] = {
     "ended_by": "ada",
     "error": "no such seat",
     "error_type": "ValueError",
+    "finds_main_currency": True,
     "force": False,
     "gone": [False],
-    "high_risk_after_days": 180,
+    "high_risk": AS_OF,
     "high_risk_min_purchases": 3,
     "host": "host",
     "id": 1,
-    "is_first": False,
     "items_before": AS_OF,
     "job": "rfm_scoring",
     "keeps_every_date": False,
@@ -85,9 +87,9 @@ VALUES: dict[str, Any] = {
     "left_behind": Jsonb([]),
     "left_out": Jsonb({}),
     "letter": 1,
-    "long_gone_after_days": 180,
-    "main_currency": "USD",
-    "medium_risk_after_days": 90,
+    "long_gone": AS_OF,
+    "main_currencies": ["USD"],
+    "medium_risk": AS_OF,
     "medium_risk_min_purchases": 2,
     "name": "simple",
     "names": ["Hall"],
@@ -105,9 +107,10 @@ VALUES: dict[str, Any] = {
     "rows_unchanged": 0,
     "rows_written": 1,
     "rules": Jsonb({}),
-    "rules_are_new": True,
+    "rules_are_new": [True],
     "rules_hash": "0" * 16,
     "rules_hashes": ["0" * 16],
+    "rules_hashes_before": [None],
     "run": 1,
     "run_id": "manual",
     "segments": [1 + number % 4 for number in range(250)],
@@ -133,7 +136,7 @@ VALUES: dict[str, Any] = {
 } | {
     f"{kind}_{score}": bound
     for kind, bounds in {
-        "recency": (30, 60, 90, 180),
+        "recency": [AS_OF] * 4,
         "frequency": (10, 7, 4, 2),
         "monetary": (80, 60, 40, 20),
     }.items()
@@ -242,7 +245,7 @@ ONLY_WRITES_ITS_TENANT = {
     "harness/sql/enter.sql",
     "harness/sql/store_payload.sql",
     "harness/sql/write_letter.sql",
-    "jobs/rfm_scoring/sql/claim_venue.sql",
+    "jobs/rfm_scoring/sql/claim_venues.sql",
     # files have one owner: the tables hold one tenant
     "database/purchases/sql/insert_customers.sql",
     "database/purchases/sql/insert_orders.sql",
@@ -279,19 +282,20 @@ def order(
         "customer_id": customer,
         "ordered_at": YESTERDAY,
         "status": "paid",
-        "amount": 10,
+        "is_sale": True,
+        "amount_cents": 1000,
         "currency": "USD" if tenant == TENANT else "EUR",
     }
 
 
-def refund(name: str, tenant: UUID, of_order: str, amount: int) -> dict[str, Any]:
+def refund(name: str, tenant: UUID, of_order: str, cents: int) -> dict[str, Any]:
     return {
         "refund_id": uid(name),
         "order_id": uid(of_order),
         "tenant_id": tenant,
         "venue_id": VENUE,
         "refunded_at": YESTERDAY,
-        "amount": amount,
+        "amount_cents": cents,
     }
 
 

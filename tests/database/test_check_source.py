@@ -53,8 +53,9 @@ CUSTOMER_COLUMNS = (
 ORDER_COLUMNS = (
     "o.id AS order_id, o.tenant_id, o.venue_id, NULL::uuid AS event_id, o.user_id AS customer_id, "
     "o.created_at AS ordered_at, NULL::timestamptz AS updated_at, o.status, "
-    "o.total_amount AS amount, 'USD'::text AS currency, NULL::integer AS tickets, "
-    "NULL::text AS channel"
+    "TRUE AS is_sale, NULL::timestamptz AS refunded_at, "
+    "source.cents(o.total_amount) AS amount_cents, 'USD'::text AS currency, "
+    "NULL::integer AS tickets, NULL::text AS channel"
 )
 
 
@@ -165,10 +166,10 @@ def test_no_venues_at_all_is_a_warning(simple: Database) -> None:
         (
             replace_view(
                 "orders",
-                ORDER_COLUMNS.replace("o.total_amount", "o.total_amount::text"),
+                ORDER_COLUMNS.replace("source.cents(o.total_amount)", "o.total_amount"),
                 "FROM orders AS o",
             ),
-            "source.orders.amount is of type text: must be numeric",
+            "source.orders.amount_cents is of type numeric: must be bigint",
         ),
         (
             replace_view(

@@ -116,7 +116,7 @@ def test_it_keeps_nobody_from_a_venue_and_waits_for_nobody(scored: SimpleHouse) 
 
     class Cursor(psycopg.Cursor[Any]):
         def execute(self, query: Any, *args: Any, **options: Any) -> Any:
-            if "what scoring one venue read" in str(query) and not nights:
+            if "what scoring it read" in str(query) and not nights:
                 nights.append(scored.run(AS_OF + DAY))
             return super().execute(query, *args, **options)
 

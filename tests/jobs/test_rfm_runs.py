@@ -693,15 +693,27 @@ def test_a_second_run_compares_customer_by_customer_never_all_with_all(
         [Sale(f"customer {number}", ago(number % 300)) for number in range(customers)]
     )
     simple_house.run()
-    parameters = {"venue_id": VENUE, "tenant_id": TENANT, "as_of": AS_OF, "since": None}
-    parameters |= {"currency": "USD", "dry_run": False, "is_first": False, "by_rules": False}
+    settings = RfmScoringSettings()
+    rules_hash = settings.rules_hash()
+    parameters = bound_names(settings, AS_OF) | {
+        "venue_ids": [VENUE],
+        "tenant_id": TENANT,
+        "as_of": AS_OF,
+        "currencies": [None],
+        "main_currencies": ["USD"],
+        "rules_hashes_before": [rules_hash],
+        "currencies_before": ["USD"],
+        "finds_main_currency": False,
+        "rules_hash": rules_hash,
+        "dry_run": False,
+    }
     explain = "EXPLAIN (ANALYZE, FORMAT JSON) " + statement(
         "venue_analytics.jobs.rfm_scoring", "score"
     )
     superuser = simple_house.superuser
     with superuser.transaction(force_rollback=True):
         superuser.execute("SELECT set_config('app.current_tenant_id', %s, TRUE)", [str(TENANT)])
-        cursor = superuser.execute(explain, parameters | bound_names(RfmScoringSettings()))
+        cursor = superuser.execute(explain, parameters)
         ((plan,),) = cursor.fetchone() or ()
     most = max(_rows_looked_at(plan["Plan"]))
     assert customers <= most <= 5 * customers

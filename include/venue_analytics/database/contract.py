@@ -14,13 +14,13 @@ class ContractView:
     key: tuple[str, ...]
 
 
-UUID, TEXT, INT, BOOL, TIME, MONEY = (
+UUID, TEXT, INT, BOOL, TIME, CENTS = (
     "uuid",
     "text",
     "integer",
     "boolean",
     "timestamp with time zone",
-    "numeric",
+    "bigint",
 )
 
 VIEWS = (
@@ -63,7 +63,9 @@ VIEWS = (
             "ordered_at": TIME,
             "updated_at": TIME,
             "status": TEXT,
-            "amount": MONEY,
+            "is_sale": BOOL,
+            "refunded_at": TIME,
+            "amount_cents": CENTS,
             "currency": TEXT,
             "tickets": INT,
             "channel": TEXT,
@@ -79,7 +81,7 @@ VIEWS = (
             "venue_id": UUID,
             "refunded_at": TIME,
             "updated_at": TIME,
-            "amount": MONEY,
+            "amount_cents": CENTS,
         },
         ("refund_id",),
     ),

@@ -100,24 +100,25 @@ SELECT
     o.ordered_at,
     null::timestamptz AS updated_at,
     o.status,
-    o.amount,
+    o.status IN ('paid', 'refunded') AS is_sale,
+    -- a file says that a purchase was refunded, not when nor how much: all of it, at its own time
+    CASE WHEN o.status = 'refunded' THEN o.ordered_at END AS refunded_at,
+    source.cents(o.amount) AS amount_cents,
     o.currency,
     o.tickets,
     null::text AS channel
 FROM csv.orders AS o;
 
--- A file says that a purchase was refunded, not when nor how much: all of it, at its own time.
 CREATE OR REPLACE VIEW source.refunds WITH (security_invoker = true) AS
 SELECT
-    o.order_id AS refund_id,
-    o.order_id,
-    o.tenant_id,
-    o.venue_id,
-    o.ordered_at AS refunded_at,
+    null::uuid AS refund_id,
+    null::uuid AS order_id,
+    null::uuid AS tenant_id,
+    null::uuid AS venue_id,
+    null::timestamptz AS refunded_at,
     null::timestamptz AS updated_at,
-    o.amount
-FROM csv.orders AS o
-WHERE o.status = 'refunded';
+    null::bigint AS amount_cents
+WHERE false;
 
 CREATE OR REPLACE VIEW source.scans WITH (security_invoker = true) AS
 SELECT

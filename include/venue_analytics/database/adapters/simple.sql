@@ -39,13 +39,15 @@ SELECT
     o.user_id::uuid AS customer_id,
     o.created_at::timestamptz AS ordered_at,
     NULL::timestamptz AS updated_at,
-    'paid'::text AS status,
-    o.total_amount::numeric AS amount,
+    (CASE WHEN o.status = 'refunded' THEN 'refunded' ELSE 'paid' END)::text AS status,
+    TRUE AS is_sale,
+    CASE WHEN o.status = 'refunded' THEN o.created_at::timestamptz END AS refunded_at,
+    source.cents(o.total_amount) AS amount_cents,
     (SELECT a.currency FROM source.adapter AS a) AS currency,
     NULL::integer AS tickets,
     NULL::text AS channel
 FROM public.orders AS o
-WHERE o.status = 'completed'
+WHERE o.status IN ('completed', 'refunded')
 UNION ALL
 SELECT
     o.id::uuid,
@@ -55,57 +57,26 @@ SELECT
     o.user_id::uuid,
     o.created_at::timestamptz,
     NULL::timestamptz,
-    'refunded'::text,
-    o.total_amount::numeric,
-    (SELECT a.currency FROM source.adapter AS a),
-    NULL::integer,
-    NULL::text
-FROM public.orders AS o
-WHERE o.status = 'refunded'
-UNION ALL
-SELECT
-    o.id::uuid,
-    o.tenant_id::uuid,
-    o.venue_id::uuid,
-    NULL::uuid,
-    o.user_id::uuid,
-    o.created_at::timestamptz,
+    (CASE WHEN o.status = 'pending' THEN 'pending' ELSE 'cancelled' END)::text,
+    FALSE,
     NULL::timestamptz,
-    'pending'::text,
-    o.total_amount::numeric,
+    source.cents(o.total_amount),
     (SELECT a.currency FROM source.adapter AS a),
     NULL::integer,
     NULL::text
 FROM public.orders AS o
-WHERE o.status = 'pending'
-UNION ALL
-SELECT
-    o.id::uuid,
-    o.tenant_id::uuid,
-    o.venue_id::uuid,
-    NULL::uuid,
-    o.user_id::uuid,
-    o.created_at::timestamptz,
-    NULL::timestamptz,
-    'cancelled'::text,
-    o.total_amount::numeric,
-    (SELECT a.currency FROM source.adapter AS a),
-    NULL::integer,
-    NULL::text
-FROM public.orders AS o
-WHERE o.status IS NULL OR o.status NOT IN ('completed', 'refunded', 'pending');
+WHERE o.status IS NULL OR o.status NOT IN ('completed', 'refunded');
 
 CREATE VIEW source.refunds WITH (security_invoker) AS
 SELECT
-    o.id::uuid AS refund_id,
-    o.id::uuid AS order_id,
-    o.tenant_id::uuid AS tenant_id,
-    o.venue_id::uuid AS venue_id,
-    o.created_at::timestamptz AS refunded_at,
+    NULL::uuid AS refund_id,
+    NULL::uuid AS order_id,
+    NULL::uuid AS tenant_id,
+    NULL::uuid AS venue_id,
+    NULL::timestamptz AS refunded_at,
     NULL::timestamptz AS updated_at,
-    o.total_amount::numeric AS amount
-FROM public.orders AS o
-WHERE o.status = 'refunded';
+    NULL::bigint AS amount_cents
+WHERE FALSE;
 
 CREATE VIEW source.scans WITH (security_invoker) AS
 SELECT

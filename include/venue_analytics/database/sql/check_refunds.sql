@@ -8,7 +8,8 @@ SELECT
             WHERE o.order_id = r.order_id AND o.tenant_id = %(tenant_id)s
         )
     ) AS "of unknown orders",
-    count(*) FILTER (WHERE r.amount IS NULL OR r.amount < 0) AS "without a positive amount",
+    count(*) FILTER (WHERE r.amount_cents IS NULL OR r.amount_cents < 0)
+        AS "without a positive amount",
     count(*) FILTER (WHERE r.refunded_at IS NULL) AS "without a time"
 FROM source.refunds AS r
 WHERE r.tenant_id = %(tenant_id)s;

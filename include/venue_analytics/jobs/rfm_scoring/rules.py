@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -60,13 +61,25 @@ class Rules:
         return [SEGMENT_CODES[name] for name in self.segments]
 
 
-def bound_names(settings: RfmScoringSettings) -> dict[str, Any]:
-    """Give thresholds and rules under the names that score.sql binds."""
+def bound_names(settings: RfmScoringSettings, as_of: datetime) -> dict[str, Any]:
+    """Give thresholds and rules under the names that score.sql binds.
+
+    Days become moments: n whole days or fewer have passed since whatever is later than n + 1 days
+    before as_of.
+    """
     rules = rules_of(settings)
+
+    def within(days: int) -> datetime | str:
+        try:
+            return as_of - timedelta(days=days + 1)
+        except OverflowError:
+            return "-infinity"
+
+    lookback = settings.lookback_days
     thresholds = {
         f"{kind}_{score}": bound
         for kind, bounds in (
-            ("recency", settings.recency_days),
+            ("recency", [within(days) for days in settings.recency_days]),
             ("frequency", settings.frequency_purchases),
             ("monetary", settings.monetary_percent),
         )
@@ -77,10 +90,11 @@ def bound_names(settings: RfmScoringSettings) -> dict[str, Any]:
             SEGMENT_CODES[rules.segment(r, f, m, is_long_gone)]
             for is_long_gone, r, f, m in product((False, True), SCORES, SCORES, SCORES)
         ],
-        "long_gone_after_days": rules.long_gone_after_days,
-        "high_risk_after_days": rules.high_risk[0],
+        "since": as_of - timedelta(days=lookback) if lookback else None,
+        "long_gone": within(rules.long_gone_after_days),
+        "high_risk": within(rules.high_risk[0]),
         "high_risk_min_purchases": rules.high_risk[1],
-        "medium_risk_after_days": rules.medium_risk[0],
+        "medium_risk": within(rules.medium_risk[0]),
         "medium_risk_min_purchases": rules.medium_risk[1],
     }
 

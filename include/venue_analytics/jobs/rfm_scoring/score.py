@@ -1,9 +1,11 @@
-"""What happens to one venue: score its customers, note who moved, summarize its segments."""
+"""What happens to venues: score their customers, note who moved, summarize their segments."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -12,35 +14,41 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from venue_analytics.database.statements import statement
-from venue_analytics.harness import TransientError, VenueResult, VenueRun
+from venue_analytics.harness import TransientError, Venue, VenueResult, VenueRun
 from venue_analytics.jobs.rfm_scoring.rules import bound_names, rules_of
 from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
 
 
 @dataclass(frozen=True)
 class VenueState:
-    """The row of `venue_state.sql`.
+    """A row of `venue_states.sql`.
 
     Attributes:
+        venue_id: the venue.
         as_of: of the venue's scores; None before its first build.
         currency: ISO 4217, of the purchases that count.
         main_currency: that of most of its sales at its first build.
-        rules_before: hash of the rules in force before the night that is asked about; None if
-            there was no build before it.
+        rules_hash_before: of the rules in force before the night that is asked about; None if there
+            was no build before it.
         currency_before: of the purchases that counted then.
     """
 
+    venue_id: UUID
     as_of: datetime | None = None
     currency: str | None = None
     main_currency: str | None = None
-    rules_before: str | None = None
+    rules_hash_before: str | None = None
     currency_before: str | None = None
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The row of `score.sql`."""
+    """A row of `score.sql`."""
 
+    venue_id: UUID
+    currency: str | None
+    main_currency: str | None
+    rules_are_new: bool
     sales: int
     population: int
     shown_before_or_after: int
@@ -51,59 +59,9 @@ class Scored:
 
 
 def score_venue(run: VenueRun[RfmScoringSettings]) -> VenueResult:
-    """Bring one venue's scores to as_of: build them from the source, write what differs.
-
-    1. Refuse a venue whose scores are another tenant's, and a source not complete up to as_of.
-    2. Score its customers, and note who moved between segments.
-    3. Forget the erased, summarize the segments, note rules and as_of.
-
-    Raises:
-        TransientError: the source is not loaded up to as_of yet, or the venue's scores are
-            another tenant's.
-    """
-    connection, venue, settings = run.connection, run.venue, run.settings
-    names = _names(run)
-    _execute(connection, "claim_venue", names)
-    state = _state(run)
-    if state is None:
-        raise TransientError(
-            f"the scores of venue {venue.name} ({venue.venue_id}) belong to another tenant than "
-            f"{venue.tenant_id}, under which the source has it"
-        )
-    _refuse_stale_source(run)
-    main_currency = state.main_currency or _main_currency(run)
-    currency = settings.currency or venue.currency or main_currency
-    scored = _score(run, currency, state)
-    rules_hash = settings.rules_hash()
-    rules_are_new = (rules_hash, currency) != (state.rules_before, state.currency_before)
-    names |= {
-        "codes": rules_of(settings).codes,
-        "currency": currency,
-        "main_currency": main_currency,
-        "rules_hash": rules_hash,
-        "rules": Jsonb(settings.rules_as_json()),
-        "rules_are_new": rules_are_new,
-    }
-    _execute(connection, "forget_erased", names)
-    _execute(connection, "summarize", names)
-    _execute(connection, "forget_rules", names)
-    if rules_are_new:
-        _execute(connection, "note_rules", names)
-    _execute(connection, "set_as_of", names)
-    segments = _execute(connection, "segments", names).fetchall()
-    return VenueResult(
-        rows_read=scored.sales,
-        rows_written=scored.written,
-        rows_unchanged=scored.population - scored.written,
-        rows_removed=scored.removed,
-        left_out=scored.left_out,
-        summary={
-            "customers": sum(count for _, count, _ in segments),
-            "segments": {name: count for name, count, _ in segments},
-            "revenue": str(sum(revenue for _, _, revenue in segments)),
-            "currency": currency,
-        },
-    )
+    """Bring one venue's scores to as_of."""
+    night = _Night(run.connection, run.venue.tenant_id, run.settings, run.as_of)
+    return night.score([run.venue])[run.venue.venue_id]
 
 
 def preview_venue(run: VenueRun[RfmScoringSettings]) -> VenueResult:
@@ -114,13 +72,13 @@ def preview_venue(run: VenueRun[RfmScoringSettings]) -> VenueResult:
     Raises:
         TransientError: the source is not loaded up to that moment.
     """
-    state = _state(run) or VenueState()
+    venue = run.venue
+    night = _Night(run.connection, venue.tenant_id, run.settings, run.as_of)
+    state = night.states([venue]).get(venue.venue_id, VenueState(venue.venue_id))
     if state.as_of is not None:
-        run = replace(run, as_of=state.as_of)
-    _refuse_stale_source(run)
-    main_currency = state.main_currency or _main_currency(run)
-    currency = run.settings.currency or run.venue.currency or main_currency
-    scored = _score(run, currency, state, dry_run=True)
+        night = replace(night, as_of=state.as_of)
+    night.refuse_stale_source()
+    (scored,) = night.scored([venue], [state], dry_run=True)
     return VenueResult(
         rows_read=scored.sales,
         rows_unchanged=scored.population,
@@ -128,10 +86,10 @@ def preview_venue(run: VenueRun[RfmScoringSettings]) -> VenueResult:
         summary={
             "customers": scored.shown_before_or_after,
             "movements": scored.movements,
-            "currency": currency,
+            "currency": scored.currency,
             # whoever leaves is counted with what stands, which is in this one
             "currency_before": state.currency,
-            "as_of": run.as_of.isoformat(),
+            "as_of": night.as_of.isoformat(),
         },
     )
 
@@ -139,69 +97,118 @@ def preview_venue(run: VenueRun[RfmScoringSettings]) -> VenueResult:
 def remove(connection: psycopg.Connection, tenant_id: UUID, venue_id: UUID) -> int:
     """Delete all that is kept of a venue; return the number of customers' rows."""
     names = {"tenant_id": tenant_id, "venue_id": venue_id}
-    removed = _execute(connection, "remove_scores", names).rowcount
-    for rest in ("remove_segments", "remove_history", "remove_venue"):
-        _execute(connection, rest, names)
-    return removed
+    (removed,) = connection.execute(statement(__package__, "remove"), names).fetchone() or (0,)
+    return int(removed)
 
 
 def venues_held(connection: psycopg.Connection, tenant_id: UUID) -> list[UUID]:
     """Return the venues of a tenant that have scores."""
-    rows = _execute(connection, "venues_held", {"tenant_id": tenant_id}).fetchall()
+    rows = connection.execute(statement(__package__, "venues_held"), {"tenant_id": tenant_id})
     return [venue_id for (venue_id,) in rows]
 
 
-def _score(
-    run: VenueRun[RfmScoringSettings],
-    currency: str | None,
-    state: VenueState,
-    *,
-    dry_run: bool = False,
-) -> Scored:
-    settings = run.settings
-    lookback = settings.lookback_days
-    names = _names(run) | bound_names(settings)
-    names |= {
-        "since": run.as_of - timedelta(days=lookback) if lookback else None,
-        "currency": currency,
-        "dry_run": dry_run,
-        "is_first": not dry_run and state.rules_before is None,
-        "by_rules": state.rules_before != settings.rules_hash()
-        or state.currency_before not in (None, currency),
-    }
-    with run.connection.cursor(row_factory=class_row(Scored)) as cursor:
-        row = cursor.execute(statement(__package__, "score"), names).fetchone()
-    if row is None:
-        raise LookupError(f"venue {run.venue.name}: score.sql returned no row")
-    return row
+@dataclass(frozen=True)
+class _Night:
+    """Venues of one tenant, under the same settings, as of one moment."""
 
+    connection: psycopg.Connection
+    tenant_id: UUID
+    settings: RfmScoringSettings
+    as_of: datetime
 
-def _state(run: VenueRun[RfmScoringSettings]) -> VenueState | None:
-    with run.connection.cursor(row_factory=class_row(VenueState)) as cursor:
-        return cursor.execute(statement(__package__, "venue_state"), _names(run)).fetchone()
+    def score(self, venues: Sequence[Venue]) -> dict[UUID, VenueResult]:
+        """Bring venues' scores to as_of: build them from the source, write what differs.
 
+        1. Refuse a venue whose scores are another tenant's, and a source not complete up to as_of.
+        2. Score the customers, and note who moved between segments.
+        3. Forget the erased, summarize the segments, note rules and as_of.
 
-def _refuse_stale_source(run: VenueRun[RfmScoringSettings]) -> None:
-    row = _execute(run.connection, "loaded_through", _names(run)).fetchone()
-    loaded_through = row[0] if row else None
-    if loaded_through is None or loaded_through < run.as_of:
-        raise TransientError(
-            f"the source of tenant {run.venue.tenant_id} is loaded through {loaded_through}, "
-            f"and as_of is {run.as_of}: scores would miss the orders between"
+        Raises:
+            TransientError: the source is not loaded up to as_of yet, or a venue's scores are
+                another tenant's.
+        """
+        ids = [venue.venue_id for venue in venues]
+        self.execute("claim_venues", venue_ids=ids)
+        states = self.states(venues)
+        for venue in venues:
+            if venue.venue_id not in states:
+                raise TransientError(
+                    f"the scores of venue {venue.name} ({venue.venue_id}) belong to another tenant "
+                    f"than {venue.tenant_id}, under which the source has it"
+                )
+        self.refuse_stale_source()
+        scored = self.scored(venues, [states[venue_id] for venue_id in ids])
+        self.execute("forget_erased", venue_ids=ids)
+        summaries: dict[UUID, list[tuple[str, int, Decimal]]] = {venue_id: [] for venue_id in ids}
+        codes = rules_of(self.settings).codes
+        for venue_id, *figures in self.execute("summarize", venue_ids=ids, codes=codes):
+            summaries[venue_id].append(figures)
+        self.execute(
+            "set_as_of",
+            venue_ids=[one.venue_id for one in scored],
+            currencies=[one.currency for one in scored],
+            main_currencies=[one.main_currency for one in scored],
+            rules_are_new=[one.rules_are_new for one in scored],
+            rules_hash=self.settings.rules_hash(),
+            rules=Jsonb(self.settings.rules_as_json()),
         )
+        return {one.venue_id: _result(one, summaries[one.venue_id]) for one in scored}
+
+    def states(self, venues: Sequence[Venue]) -> dict[UUID, VenueState]:
+        """Return what stands of those venues whose scores are this tenant's, or which have none."""
+        names = {"venue_ids": [venue.venue_id for venue in venues]} | self._names()
+        with self.connection.cursor(row_factory=class_row(VenueState)) as cursor:
+            rows = cursor.execute(statement(__package__, "venue_states"), names)
+            return {state.venue_id: state for state in rows}
+
+    def scored(
+        self, venues: Sequence[Venue], states: Sequence[VenueState], *, dry_run: bool = False
+    ) -> list[Scored]:
+        """Run `score.sql`; venues and their states are in the same order."""
+        settings = self.settings
+        names = self._names() | bound_names(settings, self.as_of)
+        names |= {
+            "venue_ids": [state.venue_id for state in states],
+            "currencies": [settings.currency or venue.currency for venue in venues],
+            "main_currencies": [state.main_currency for state in states],
+            "rules_hashes_before": [state.rules_hash_before for state in states],
+            "currencies_before": [state.currency_before for state in states],
+            "finds_main_currency": any(state.main_currency is None for state in states),
+            "rules_hash": settings.rules_hash(),
+            "dry_run": dry_run,
+        }
+        with self.connection.cursor(row_factory=class_row(Scored)) as cursor:
+            return cursor.execute(statement(__package__, "score"), names).fetchall()
+
+    def refuse_stale_source(self) -> None:
+        """Refuse a source that is not complete up to as_of."""
+        row = self.execute("loaded_through").fetchone()
+        loaded_through = row[0] if row else None
+        if loaded_through is None or loaded_through < self.as_of:
+            raise TransientError(
+                f"the source of tenant {self.tenant_id} is loaded through {loaded_through}, "
+                f"and as_of is {self.as_of}: scores would miss the orders between"
+            )
+
+    def execute(self, name: str, **names: Any) -> psycopg.Cursor[Any]:
+        """Run a statement with tenant, as_of and what else it binds."""
+        return self.connection.execute(statement(__package__, name), self._names() | names)
+
+    def _names(self) -> dict[str, Any]:
+        return {"tenant_id": self.tenant_id, "as_of": self.as_of}
 
 
-def _main_currency(run: VenueRun[RfmScoringSettings]) -> str | None:
-    row = _execute(run.connection, "main_currency", _names(run)).fetchone()
-    return row[0] if row else None
-
-
-def _names(run: VenueRun[RfmScoringSettings]) -> dict[str, Any]:
-    venue = run.venue
-    return {"venue_id": venue.venue_id, "tenant_id": venue.tenant_id, "as_of": run.as_of}
-
-
-def _execute(
-    connection: psycopg.Connection, name: str, parameters: dict[str, Any]
-) -> psycopg.Cursor[Any]:
-    return connection.execute(statement(__package__, name), parameters)
+def _result(scored: Scored, segments: Sequence[tuple[str, int, Decimal]]) -> VenueResult:
+    return VenueResult(
+        rows_read=scored.sales,
+        rows_written=scored.written,
+        rows_unchanged=scored.population - scored.written,
+        rows_removed=scored.removed,
+        left_out=scored.left_out,
+        summary={
+            "customers": sum(count for _, count, _ in segments),
+            "segments": {name: count for name, count, _ in segments},
+            "revenue": str(sum(revenue for _, _, revenue in segments)),
+            "currency": scored.currency,
+        },
+    )

@@ -12,6 +12,16 @@ CREATE TABLE source.adapter (
 );
 COMMENT ON TABLE source.adapter IS 'Which adapter defines the views of this schema.';
 
+-- Money in cents, for adapters over amounts that are not; a fraction of a cent is rounded. What is
+-- no number, or beyond all reckoning, is taken as too much.
+CREATE FUNCTION source.cents(amount numeric) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN abs(amount) < 90000000000000000 THEN (amount * 100)::bigint
+    WHEN amount < 0 THEN -9000000000000000000
+    WHEN amount > 0 THEN 9000000000000000000
+END;
+
 -- history ---------------------------------------------------------------------------------------
 
 CREATE SEQUENCE jobs.plan_number;

@@ -2,7 +2,7 @@
 DELETE FROM public.customer_segment_change AS c
 USING source.customers AS e
 WHERE
-    c.venue_id = %(venue_id)s
+    c.venue_id = any(%(venue_ids)s::uuid[])
     AND c.tenant_id = %(tenant_id)s
     AND c.customer_id = e.customer_id
     AND e.erased

@@ -1,83 +1,161 @@
--- One row: what scoring one venue read, wrote, removed and left out, and who moved. Everybody is
--- built from the source; only rows that differ are written.
-WITH refunded AS MATERIALIZED (
+-- One row a venue: what scoring it read, wrote, removed and left out, and who moved. The venues are
+-- one tenant's and under the same rules. Everybody is built from the source; only rows that differ
+-- are written.
+WITH given AS (
+    SELECT v.*
+    FROM unnest(
+        %(venue_ids)s::uuid[],
+        -- what is to count, where settings or source say; that of most of its sales so far
+        %(currencies)s::text[],
+        %(main_currencies)s::text[],
+        -- in force before this as_of; null before the first build
+        %(rules_hashes_before)s::text[],
+        %(currencies_before)s::text[]
+    ) AS v (venue_id, currency, main_currency, rules_hash_before, currency_before)
+),
+
+-- Of the whole tenant: a refund is found by its order, not by a venue.
+refunded AS MATERIALIZED (
     SELECT
         r.order_id,
         -- a negative refund takes nothing back, and no refund is more than the largest amount
-        sum((least(greatest(r.amount, 0), 9999999999.99) * 100)::bigint)::bigint AS cents
+        sum(least(greatest(r.amount_cents, 0), 999999999999)) FILTER (
+            WHERE r.refunded_at < %(as_of)s
+        )::bigint AS cents
     FROM source.refunds AS r
-    WHERE
-        r.venue_id = %(venue_id)s
-        AND r.tenant_id = %(tenant_id)s
-        AND r.refunded_at < %(as_of)s
+    WHERE r.tenant_id = %(tenant_id)s
     GROUP BY r.order_id
 ),
 
+-- The join is FULL because that one is never a nested loop: the planner's guess at the number of
+-- refunds is far too low (measured on 150,000 orders of a venue: 70 s instead of 1 s).
 order_of_venue AS (
     SELECT
-        o.order_id,
-        o.customer_id,
-        o.ordered_at,
-        o.amount,
-        o.currency
-    FROM source.orders AS o
-    WHERE
-        o.venue_id = %(venue_id)s
-        AND o.tenant_id = %(tenant_id)s
-        AND o.status IN ('paid', 'refunded')
-        AND (
-            (
-                o.ordered_at < %(as_of)s
-                AND (o.ordered_at >= %(since)s OR %(since)s::timestamptz IS NULL)
+        o.*,
+        CASE
+            WHEN r.order_id IS NOT NULL THEN r.cents
+            WHEN o.refunded_at < %(as_of)s THEN o.amount_cents
+        END AS refunded_cents
+    FROM (
+        SELECT
+            o.order_id,
+            o.venue_id,
+            o.customer_id,
+            o.ordered_at,
+            o.refunded_at,
+            o.amount_cents,
+            o.currency
+        FROM source.orders AS o
+        WHERE
+            o.venue_id = any(%(venue_ids)s::uuid[])
+            AND o.tenant_id = %(tenant_id)s
+            AND o.is_sale
+            AND (
+                (
+                    o.ordered_at < %(as_of)s
+                    AND (
+                        %(since)s::timestamptz IS NULL
+                        OR o.ordered_at >= %(since)s
+                        -- which is that of all sales, whatever the look-back
+                        OR %(finds_main_currency)s
+                    )
+                )
+                OR o.ordered_at > now()
+                OR o.ordered_at IS NULL
             )
-            OR o.ordered_at > now()
-            OR o.ordered_at IS NULL
-        )
-),
-
--- A sale is a purchase unless something leaves it out; what stands first is said. The join is
--- FULL because that one is never a nested loop: the planner's guess at the number of refunds is
--- far too low (measured on 150,000 orders of a venue: 70 s instead of 1 s).
-sale AS (
-    SELECT
-        o.customer_id,
-        o.ordered_at,
-        CASE
-            WHEN o.order_id IS NULL THEN 'no sale'
-            WHEN o.ordered_at IS NULL OR NOT isfinite(o.ordered_at) THEN 'time missing'
-            WHEN o.ordered_at >= %(as_of)s THEN 'time in the future'
-            WHEN o.amount IS NULL THEN 'amount missing'
-            WHEN o.amount < 0 THEN 'amount negative'
-            WHEN o.amount > 9999999999.99 THEN 'amount too large'
-            WHEN o.currency IS NULL THEN 'currency missing'
-            WHEN o.currency <> %(currency)s THEN 'other currency'
-            WHEN r.cents >= (o.amount * 100)::bigint THEN 'refunded in whole'
-            WHEN o.customer_id IS NULL THEN 'guest'
-        END AS left_out,
-        CASE
-            WHEN o.amount BETWEEN 0 AND 9999999999.99
-                THEN (o.amount * 100)::bigint - coalesce(r.cents, 0)
-        END AS net_cents
-    FROM order_of_venue AS o
+    ) AS o
     FULL JOIN refunded AS r ON o.order_id = r.order_id
 ),
 
-customer_sale AS MATERIALIZED (
+-- A sale is a purchase unless something leaves it out; what stands first is said.
+sale AS (
     SELECT
+        o.venue_id,
+        o.customer_id,
+        o.ordered_at,
+        o.currency,
+        CASE
+            WHEN o.order_id IS NULL THEN 'refund alone'
+            WHEN o.ordered_at < %(since)s THEN 'before the look-back'
+            WHEN o.ordered_at IS NULL OR NOT isfinite(o.ordered_at) THEN 'time missing'
+            WHEN o.ordered_at >= %(as_of)s THEN 'time in the future'
+            WHEN o.amount_cents IS NULL THEN 'amount missing'
+            WHEN o.amount_cents < 0 THEN 'amount negative'
+            WHEN o.amount_cents > 999999999999 THEN 'amount too large'
+            WHEN o.currency IS NULL THEN 'currency missing'
+            WHEN o.refunded_cents >= o.amount_cents THEN 'refunded in whole'
+            WHEN o.customer_id IS NULL THEN 'guest'
+        END AS left_out,
+        CASE
+            WHEN o.amount_cents BETWEEN 0 AND 999999999999
+                THEN o.amount_cents - coalesce(o.refunded_cents, 0)
+        END AS net_cents
+    FROM order_of_venue AS o
+),
+
+by_currency AS MATERIALIZED (
+    SELECT
+        s.venue_id,
         s.customer_id,
+        s.currency,
         s.left_out,
         count(*) AS sales,
+        count(*) FILTER (WHERE s.ordered_at < %(as_of)s) AS sales_so_far,
         sum(s.net_cents)::bigint AS spent_cents,
         min(s.ordered_at) AS first_purchase_at,
         max(s.ordered_at) AS last_purchase_at
     FROM sale AS s
-    GROUP BY s.customer_id, s.left_out
+    GROUP BY s.venue_id, s.customer_id, s.currency, s.left_out
+),
+
+-- The currency of most of a venue's sales (of equals, the first by name).
+main_currency AS (
+    SELECT DISTINCT ON (c.venue_id)
+        c.venue_id,
+        c.currency
+    FROM by_currency AS c
+    WHERE c.currency IS NOT NULL AND c.sales_so_far > 0
+    GROUP BY c.venue_id, c.currency
+    ORDER BY c.venue_id ASC, sum(c.sales_so_far) DESC, c.currency ASC
+),
+
+venue AS MATERIALIZED (
+    SELECT
+        g.venue_id,
+        coalesce(g.main_currency, m.currency) AS main_currency,
+        coalesce(g.currency, g.main_currency, m.currency) AS currency,
+        g.rules_hash_before IS NULL AND NOT %(dry_run)s AS is_first,
+        (g.rules_hash_before IS DISTINCT FROM %(rules_hash)s) AS has_other_rules,
+        g.currency_before
+    FROM given AS g
+    LEFT JOIN main_currency AS m ON g.venue_id = m.venue_id
+),
+
+customer_sale AS MATERIALIZED (
+    SELECT
+        c.venue_id,
+        c.customer_id,
+        c.sales,
+        c.spent_cents,
+        c.first_purchase_at,
+        c.last_purchase_at,
+        CASE
+            WHEN
+                c.currency <> v.currency
+                AND coalesce(c.left_out IN ('refunded in whole', 'guest'), TRUE)
+                THEN 'other currency'
+            ELSE c.left_out
+        END AS left_out
+    FROM by_currency AS c
+    INNER JOIN venue AS v ON c.venue_id = v.venue_id
+    WHERE c.left_out IS DISTINCT FROM 'before the look-back'
 ),
 
 -- The population of the percentiles: every customer but the erased. A customer's row of this
 -- tenant says whether it is deleted; a row that belongs to no tenant says so where there is none.
-customer AS (
+customer AS MATERIALIZED (
     SELECT
+        p.venue_id,
         p.customer_id,
         p.sales::integer AS purchases,
         p.spent_cents,
@@ -95,41 +173,51 @@ customer AS (
         AND coalesce(everybodys.erased, FALSE) IS FALSE
 ),
 
--- Whole numbers throughout: rank() - 1 customers spent strictly less, out of population.
-ranked AS (
+-- So many percent of n customers spent strictly less than somebody who spent more than the
+-- ceil(n x percent / 100)th of them: whole numbers throughout.
+cut AS MATERIALIZED (
     SELECT
-        c.*,
-        public.whole_days(c.last_purchase_at, %(as_of)s) AS days,
-        (rank() OVER (ORDER BY c.spent_cents) - 1) * 100 AS spent_less_100,
-        count(*) OVER () AS population
-    FROM customer AS c
+        s.venue_id,
+        s.spent[(s.customers * %(monetary_5)s + 99) / 100] AS monetary_5,
+        s.spent[(s.customers * %(monetary_4)s + 99) / 100] AS monetary_4,
+        s.spent[(s.customers * %(monetary_3)s + 99) / 100] AS monetary_3,
+        s.spent[(s.customers * %(monetary_2)s + 99) / 100] AS monetary_2
+    FROM (
+        SELECT
+            c.venue_id,
+            count(*) AS customers,
+            array_agg(c.spent_cents ORDER BY c.spent_cents) AS spent
+        FROM customer AS c
+        GROUP BY c.venue_id
+    ) AS s
 ),
 
 scored AS (
     SELECT
-        r.*,
+        c.*,
         CASE
-            WHEN r.days <= %(recency_5)s THEN 5
-            WHEN r.days <= %(recency_4)s THEN 4
-            WHEN r.days <= %(recency_3)s THEN 3
-            WHEN r.days <= %(recency_2)s THEN 2
+            WHEN c.last_purchase_at > %(recency_5)s THEN 5
+            WHEN c.last_purchase_at > %(recency_4)s THEN 4
+            WHEN c.last_purchase_at > %(recency_3)s THEN 3
+            WHEN c.last_purchase_at > %(recency_2)s THEN 2
             ELSE 1
         END::smallint AS recency_score,
         CASE
-            WHEN r.purchases >= %(frequency_5)s THEN 5
-            WHEN r.purchases >= %(frequency_4)s THEN 4
-            WHEN r.purchases >= %(frequency_3)s THEN 3
-            WHEN r.purchases >= %(frequency_2)s THEN 2
+            WHEN c.purchases >= %(frequency_5)s THEN 5
+            WHEN c.purchases >= %(frequency_4)s THEN 4
+            WHEN c.purchases >= %(frequency_3)s THEN 3
+            WHEN c.purchases >= %(frequency_2)s THEN 2
             ELSE 1
         END::smallint AS frequency_score,
         CASE
-            WHEN r.spent_less_100 >= r.population * %(monetary_5)s THEN 5
-            WHEN r.spent_less_100 >= r.population * %(monetary_4)s THEN 4
-            WHEN r.spent_less_100 >= r.population * %(monetary_3)s THEN 3
-            WHEN r.spent_less_100 >= r.population * %(monetary_2)s THEN 2
+            WHEN c.spent_cents > k.monetary_5 THEN 5
+            WHEN c.spent_cents > k.monetary_4 THEN 4
+            WHEN c.spent_cents > k.monetary_3 THEN 3
+            WHEN c.spent_cents > k.monetary_2 THEN 2
             ELSE 1
         END::smallint AS monetary_score
-    FROM ranked AS r
+    FROM customer AS c
+    INNER JOIN cut AS k ON c.venue_id = k.venue_id
     OFFSET 0
 ),
 
@@ -140,17 +228,14 @@ segmented AS (
         s.*,
         (%(segments)s::smallint[])[
             25 * s.recency_score + 5 * s.frequency_score + s.monetary_score - 30
-            + CASE WHEN s.days > %(long_gone_after_days)s THEN 125 ELSE 0 END
+            + CASE WHEN s.last_purchase_at > %(long_gone)s THEN 0 ELSE 125 END
         ] AS segment,
         CASE
+            WHEN s.last_purchase_at > %(medium_risk)s THEN 1
             WHEN
-                s.days > %(high_risk_after_days)s
-                AND s.purchases >= %(high_risk_min_purchases)s
+                s.last_purchase_at <= %(high_risk)s AND s.purchases >= %(high_risk_min_purchases)s
                 THEN 3
-            WHEN
-                s.days > %(medium_risk_after_days)s
-                AND s.purchases >= %(medium_risk_min_purchases)s
-                THEN 2
+            WHEN s.purchases >= %(medium_risk_min_purchases)s THEN 2
             ELSE 1
         END::smallint AS churn_risk
     FROM scored AS s
@@ -159,15 +244,18 @@ segmented AS (
 -- What was noted at this as_of or later is overwritten: before it, the segments were these.
 undone AS (
     SELECT
+        c.venue_id,
         c.customer_id,
-        (array_agg(c.previous_segment ORDER BY c.as_of))[1] AS previous_segment
+        (array_agg(c.previous_segment ORDER BY c.as_of))[1] AS previous_segment,
+        array_agg(c.ctid) FILTER (WHERE c.as_of > %(as_of)s) AS later,
+        array_agg(c.ctid) FILTER (WHERE c.as_of = %(as_of)s) AS tonights
     FROM public.customer_segment_change AS c
     WHERE
-        c.venue_id = %(venue_id)s
+        c.venue_id = any(%(venue_ids)s::uuid[])
         AND c.tenant_id = %(tenant_id)s
         AND c.as_of >= %(as_of)s
         AND NOT %(dry_run)s
-    GROUP BY c.customer_id
+    GROUP BY c.venue_id, c.customer_id
 ),
 
 -- FULL joins, because those are never nested loops: guessing a few rows on both sides, the planner
@@ -175,28 +263,36 @@ undone AS (
 before AS (
     SELECT
         old.*,
-        u.customer_id AS undone_customer_id,
+        u.later,
+        u.tonights,
+        coalesce(old.venue_id, u.venue_id) AS any_venue_id,
         coalesce(old.customer_id, u.customer_id) AS any_customer_id,
         CASE
             WHEN u.customer_id IS NOT NULL THEN u.previous_segment
             WHEN old.known THEN old.segment
         END AS shown_segment
     FROM (
-        SELECT * FROM public.customer_rfm_state
-        WHERE venue_id = %(venue_id)s AND tenant_id = %(tenant_id)s
+        SELECT
+            c.*,
+            c.ctid AS place
+        FROM public.customer_rfm_state AS c
+        WHERE c.venue_id = any(%(venue_ids)s::uuid[]) AND c.tenant_id = %(tenant_id)s
     ) AS old
-    FULL JOIN undone AS u ON old.customer_id = u.customer_id
+    FULL JOIN undone AS u ON old.venue_id = u.venue_id AND old.customer_id = u.customer_id
 ),
 
 compared AS MATERIALIZED (
     SELECT
         s.*,
         CASE WHEN s.known THEN s.segment END AS shown_segment,
+        coalesce(s.venue_id, b.any_venue_id) AS any_venue_id,
         coalesce(s.customer_id, b.any_customer_id) AS any_customer_id,
-        b.undone_customer_id,
+        b.later,
+        b.tonights,
         b.shown_segment AS previous_segment,
         b.spent_cents AS previous_spent_cents,
-        s.customer_id IS NULL AND b.customer_id IS NOT NULL AS is_gone,
+        -- where its row is, if there is nobody for it any more
+        CASE WHEN s.customer_id IS NULL THEN b.place END AS gone,
         s.customer_id IS NOT NULL AND (
             b.customer_id IS NULL
             OR (
@@ -210,19 +306,33 @@ compared AS MATERIALIZED (
             )
         ) AS is_changed
     FROM segmented AS s
-    FULL JOIN before AS b ON s.customer_id = b.any_customer_id
+    FULL JOIN before AS b ON s.venue_id = b.any_venue_id AND s.customer_id = b.any_customer_id
 ),
 
+-- Nobody has moved at a venue's first build.
+moved AS MATERIALIZED (
+    SELECT
+        c.any_venue_id AS venue_id,
+        c.any_customer_id AS customer_id,
+        c.previous_segment,
+        c.shown_segment AS segment,
+        c.spent_cents,
+        c.previous_spent_cents,
+        v.has_other_rules OR coalesce(v.currency_before <> v.currency, FALSE) AS by_rules
+    FROM compared AS c
+    INNER JOIN venue AS v ON c.any_venue_id = v.venue_id
+    WHERE c.previous_segment IS DISTINCT FROM c.shown_segment AND NOT v.is_first
+),
+
+-- Rows are deleted by their place, which is never a nested loop. Nobody else changes them: whoever
+-- does a venue holds its fence.
 removed AS (
     DELETE FROM public.customer_rfm_state AS old
     WHERE
-        old.venue_id = %(venue_id)s
+        old.ctid = any(array(SELECT c.gone FROM compared AS c WHERE c.gone IS NOT NULL))
         AND old.tenant_id = %(tenant_id)s
-        AND old.customer_id = any(
-            array(SELECT c.any_customer_id FROM compared AS c WHERE c.is_gone)
-        )
         AND NOT %(dry_run)s
-    RETURNING 1
+    RETURNING old.venue_id
 ),
 
 written AS (
@@ -232,7 +342,7 @@ written AS (
         churn_risk, known
     )
     SELECT
-        %(venue_id)s,
+        c.venue_id,
         c.customer_id,
         %(tenant_id)s,
         c.first_purchase_at,
@@ -249,47 +359,32 @@ written AS (
     FROM compared AS c
     WHERE c.is_changed AND NOT %(dry_run)s
     ON CONFLICT (venue_id, customer_id) DO UPDATE
-        SET
-            first_purchase_at = excluded.first_purchase_at,
-            last_purchase_at = excluded.last_purchase_at,
-            spent_cents = excluded.spent_cents,
-            purchases = excluded.purchases,
-            recency_score = excluded.recency_score,
-            frequency_score = excluded.frequency_score,
-            monetary_score = excluded.monetary_score,
-            segment = excluded.segment,
-            churn_risk = excluded.churn_risk,
-            known = excluded.known
-    RETURNING 1
+        SET (
+            first_purchase_at, last_purchase_at, spent_cents, purchases, recency_score,
+            frequency_score, monetary_score, segment, churn_risk, known
+        ) = (
+            excluded.first_purchase_at, excluded.last_purchase_at, excluded.spent_cents,
+            excluded.purchases, excluded.recency_score, excluded.frequency_score,
+            excluded.monetary_score, excluded.segment, excluded.churn_risk, excluded.known
+        )
+    RETURNING customer_rfm_state.venue_id
 ),
 
--- Nobody has moved at a venue's first build.
-moved AS MATERIALIZED (
-    SELECT
-        c.any_customer_id AS customer_id,
-        c.previous_segment,
-        c.shown_segment AS segment,
-        c.spent_cents,
-        c.previous_spent_cents
-    FROM compared AS c
-    WHERE c.previous_segment IS DISTINCT FROM c.shown_segment AND NOT %(is_first)s
-),
-
--- Not by NOT IN, which beyond work_mem is no hash (100,000 customers: 231 s instead of 4 s).
 forgotten AS (
     DELETE FROM public.customer_segment_change AS c
-    USING compared AS k
     WHERE
-        c.venue_id = %(venue_id)s
-        AND c.tenant_id = %(tenant_id)s
-        AND c.customer_id = k.undone_customer_id
-        AND (
-            c.as_of > %(as_of)s
-            OR (
-                c.as_of = %(as_of)s
-                AND (k.previous_segment IS NOT DISTINCT FROM k.shown_segment OR %(is_first)s)
+        c.ctid = any(
+            array(
+                SELECT unnest(k.later)
+                FROM compared AS k
+                UNION ALL
+                SELECT unnest(k.tonights)
+                FROM compared AS k
+                INNER JOIN venue AS v ON k.any_venue_id = v.venue_id
+                WHERE k.previous_segment IS NOT DISTINCT FROM k.shown_segment OR v.is_first
             )
         )
+        AND c.tenant_id = %(tenant_id)s
         AND NOT %(dry_run)s
 ),
 
@@ -298,7 +393,7 @@ noted AS (
         venue_id, customer_id, as_of, tenant_id, previous_segment, segment, spent_cents, by_rules
     )
     SELECT
-        %(venue_id)s,
+        m.venue_id,
         m.customer_id,
         %(as_of)s,
         %(tenant_id)s,
@@ -306,7 +401,7 @@ noted AS (
         m.segment,
         -- of this night; whoever has left has spent nothing that counts
         coalesce(m.spent_cents, 0),
-        %(by_rules)s
+        m.by_rules
     FROM moved AS m
     WHERE NOT %(dry_run)s
     ON CONFLICT (venue_id, customer_id, as_of) DO UPDATE
@@ -322,42 +417,69 @@ noted AS (
         ) IS DISTINCT FROM (
             excluded.previous_segment, excluded.segment, excluded.spent_cents, excluded.by_rules
         )
+),
+
+-- What is told of each venue; MATERIALIZED, so that no nested loop counts anew for each.
+population AS MATERIALIZED (
+    SELECT
+        c.any_venue_id AS venue_id,
+        count(c.customer_id) AS customers,
+        count(*) FILTER (
+            WHERE c.previous_segment IS NOT NULL OR c.shown_segment IS NOT NULL
+        ) AS shown_before_or_after
+    FROM compared AS c
+    GROUP BY c.any_venue_id
+),
+
+looked_at AS MATERIALIZED (
+    SELECT
+        k.venue_id,
+        sum(k.sales)::bigint AS sales,
+        jsonb_object_agg(k.left_out, k.sales) FILTER (WHERE k.left_out IS NOT NULL) AS left_out
+    FROM (
+        SELECT
+            s.venue_id,
+            s.left_out,
+            sum(s.sales) AS sales
+        FROM customer_sale AS s
+        GROUP BY s.venue_id, s.left_out
+    ) AS k
+    GROUP BY k.venue_id
+),
+
+movement AS MATERIALIZED (
+    SELECT
+        m.venue_id,
+        jsonb_agg(to_jsonb(m.*) - 'venue_id') AS movements
+    FROM (
+        SELECT
+            m.venue_id,
+            public.rfm_segment_name(m.previous_segment) AS "from",
+            public.rfm_segment_name(m.segment) AS "to",
+            m.spent_cents IS NULL AS "left",
+            count(*) AS customers,
+            sum(coalesce(m.spent_cents, m.previous_spent_cents, 0))::bigint AS spent_cents
+        FROM moved AS m
+        GROUP BY m.venue_id, m.previous_segment, m.segment, m.spent_cents IS NULL
+    ) AS m
+    GROUP BY m.venue_id
 )
 
 SELECT
+    v.venue_id,
+    v.currency,
+    v.main_currency,
     (
-        SELECT coalesce(sum(s.sales), 0)
-        FROM customer_sale AS s
-        WHERE s.left_out IS DISTINCT FROM 'no sale'
-    )::bigint AS sales,
-    (SELECT count(*) FROM compared AS c WHERE c.customer_id IS NOT NULL) AS population,
-    (
-        SELECT count(*) FROM compared AS c
-        WHERE c.previous_segment IS NOT NULL OR c.shown_segment IS NOT NULL
-    ) AS shown_before_or_after,
-    (SELECT count(*) FROM written) AS written,
-    (SELECT count(*) FROM removed) AS removed,
-    (
-        SELECT coalesce(jsonb_object_agg(k.left_out, k.sales), '{}')
-        FROM (
-            SELECT
-                s.left_out,
-                sum(s.sales) AS sales
-            FROM customer_sale AS s
-            WHERE s.left_out <> 'no sale'
-            GROUP BY s.left_out
-        ) AS k
-    ) AS left_out,
-    (
-        SELECT coalesce(jsonb_agg(to_jsonb(m.*)), '[]')
-        FROM (
-            SELECT
-                public.rfm_segment_name(m.previous_segment) AS "from",
-                public.rfm_segment_name(m.segment) AS "to",
-                m.spent_cents IS NULL AS "left",
-                count(*) AS customers,
-                sum(coalesce(m.spent_cents, m.previous_spent_cents, 0))::bigint AS spent_cents
-            FROM moved AS m
-            GROUP BY m.previous_segment, m.segment, m.spent_cents IS NULL
-        ) AS m
-    ) AS movements;
+        v.has_other_rules OR v.currency_before IS DISTINCT FROM v.currency
+    ) AS rules_are_new,
+    coalesce(r.sales, 0) AS sales,
+    coalesce(p.customers, 0) AS population,
+    coalesce(p.shown_before_or_after, 0) AS shown_before_or_after,
+    (SELECT count(*) FROM written AS w WHERE w.venue_id = v.venue_id) AS written,
+    (SELECT count(*) FROM removed AS w WHERE w.venue_id = v.venue_id) AS removed,
+    coalesce(r.left_out, '{}') AS left_out,
+    coalesce(m.movements, '[]') AS movements
+FROM venue AS v
+LEFT JOIN looked_at AS r ON v.venue_id = r.venue_id
+LEFT JOIN population AS p ON v.venue_id = p.venue_id
+LEFT JOIN movement AS m ON v.venue_id = m.venue_id;
