@@ -23,7 +23,8 @@ would move between segments, and nothing is written.
 cause, then clear the run with *Only failed*: that does these venues and `finish` again. The task
 `ended_well` does nothing: it keeps a run red until `finish` has succeeded.
 - *the source is loaded through …*: it is behind; clear when it has caught up.
-- `plan` failed: its log names the setting or parameter, and what is allowed.
+- `plan` failed: its log names the setting or parameter, and what is allowed; or it was cleared
+  without what follows it: clear the whole run.
 
 A venue that ends with *newer results stand* is no failure: an older night replaces a newer one
 only with the parameter `force`.
@@ -41,7 +42,7 @@ JOB = AirflowJob(RFM_SCORING)
 def rfm_scoring():
     @task
     def plan():
-        return JOB.plan()
+        return JOB.plan(finish="finish")
 
     @task(**JOB.mapped_arguments)
     def score(batch):

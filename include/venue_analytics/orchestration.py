@@ -150,14 +150,26 @@ class AirflowJob:
             "max_active_tis_per_dagrun": self.settings.max_parallel_venues,
         }
 
-    def plan(self) -> list[dict[str, Any]]:
+    def plan(self, *, finish: str) -> list[dict[str, Any]]:
         """Settle what this run does; gives the number and label of each batch to map over.
 
+        Args:
+            finish: task id of finish.
+
         Raises:
-            AirflowFailException: settings or parameters that are not allowed.
+            AirflowFailException: settings or parameters that are not allowed; or finish has ended:
+                plan was cleared without it, and a new plan would turn nothing red or green.
         """
         context = get_current_context()
         dag_run, ti = context["dag_run"], context["ti"]
+        states = ti.get_task_states(
+            dag_id=dag_run.dag_id, run_ids=[dag_run.run_id], task_ids=[finish]
+        ).get(dag_run.run_id, {})
+        if states.get(finish) in ("success", "failed"):
+            raise AirflowFailException(
+                "plan was cleared without what follows it: the plan before stands; clear the whole "
+                "run"
+            )
         parameters = dict(context["params"]) | dict(dag_run.conf or {})
 
         def is_over(run_id: str) -> bool:

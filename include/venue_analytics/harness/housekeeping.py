@@ -81,10 +81,11 @@ def end_runs_left_open(
 ) -> list[str]:
     """End in history runs that are over and never had their finish: a timeout, a killed process.
 
-    Their venues that have not ended well get a dead letter. A dry run has left nothing undone.
+    Their venues that have not ended well get a dead letter. One whose venues are all done has ended
+    well: somebody has cleared its batches without its finish. A dry run has left nothing undone.
 
     Returns:
-        One line a run, for the next summary.
+        One line a run that has left venues undone, for the next summary.
     """
     lines = []
     undone: list[dead_letters.Undone] = []
@@ -101,8 +102,11 @@ def end_runs_left_open(
                     names.append(venue.name)
                     error = (attempt and attempt.error) or "its run ended before it began"
                     undone.append((run, venue, attempt, error))
-        history.finish_run(connection, run, Outcome.FAILED)
-        done = f"not done: {', '.join(names)}" if names else "all its venues were done"
-        lines.append(f"run {run.run_id} as of {moment(run.as_of)} ended without its finish; {done}")
+        history.finish_run(connection, run, Outcome.FAILED if names else Outcome.SUCCEEDED)
+        if names:
+            lines.append(
+                f"run {run.run_id} as of {moment(run.as_of)} ended without its finish; "
+                f"not done: {', '.join(names)}"
+            )
     dead_letters.write_venues(connection, job, undone)
     return lines

@@ -10,6 +10,7 @@ from tests.harness.simple_venues import ARENA, CUSTOMERS_EACH, FAULT, break_venu
 
 from venue_analytics.demo.scoring_run import failures
 
+PLAN_ALONE = {"only_failed": False, "task_ids": ["plan"]}
 SCORE_ALONE = {"only_failed": False, "task_ids": ["score"]}
 WHOLE_RUN = {"only_failed": False}
 
@@ -63,6 +64,12 @@ def test_a_run_is_green_only_while_no_venue_fails_and_finish_has_said_so(
     ]
     assert history.scored() == {"Arena": CUSTOMERS_EACH}
     assert history.letters() == [("Arena", "resolved")]
+
+    # the good plan stands: a new one, which nobody carries out, would leave a green run undone
+    assert colour_after_clear(**PLAN_ALONE) == "success"
+    assert states() == ("failed", "success", "success")
+    assert "cleared without what follows" in stack.errors(run_id, "plan")
+    assert history.outcome(run_id) == "succeeded"
 
 
 def refuse_a_good_end(superuser: psycopg.Connection) -> None:

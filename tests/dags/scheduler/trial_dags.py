@@ -33,7 +33,7 @@ def trial(
     def rfm_scoring() -> None:
         @task
         def plan() -> list[dict[str, Any]]:
-            return job.plan()
+            return job.plan(finish="finish")
 
         @task(task_id="score", **job.mapped_arguments | score)
         def score_venues(batch: dict[str, Any]) -> None:
