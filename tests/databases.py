@@ -40,12 +40,16 @@ WITH ours AS (
     WHERE n.nspname IN ('public', 'jobs', 'source', 'csv')
 )
 SELECT md5(string_agg(entry, ',' ORDER BY entry)) FROM (
-    SELECT concat_ws(' ', oid, relname, relowner, relacl, relrowsecurity, relforcerowsecurity)
+    SELECT concat_ws(
+        ' ', oid, relname, relowner, relacl, reloptions, relrowsecurity, relforcerowsecurity
+    )
     FROM ours
     UNION ALL SELECT concat_ws(' ', 'a', a.attrelid, a.attnum, a.xmin)
     FROM pg_attribute AS a JOIN ours AS o ON o.oid = a.attrelid
     UNION ALL SELECT concat_ws(' ', 'v', s.starelid, s.staattnum, s.xmin)
     FROM pg_statistic AS s JOIN ours AS o ON o.oid = s.starelid
+    UNION ALL SELECT concat_ws(' ', 'x', oid, xmin) FROM pg_statistic_ext
+    UNION ALL SELECT concat_ws(' ', 'd', datacl) FROM pg_database WHERE datname = current_database()
     UNION ALL SELECT concat_ws(' ', 'p', oid, xmin) FROM pg_proc WHERE oid >= 16384
     UNION ALL SELECT concat_ws(' ', 't', oid, xmin) FROM pg_trigger
     UNION ALL SELECT concat_ws(' ', 'y', oid, xmin) FROM pg_policy

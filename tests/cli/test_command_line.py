@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -255,19 +256,29 @@ def test_one_failing_venue_is_shown_and_the_others_are_done(
 
 
 @ONE_VERSION
-def test_sigterm_ends_a_run_which_says_how_to_go_on(
-    cli: CommandLine, venues: Database, superuser: psycopg.Connection
+@pytest.mark.parametrize(
+    ("sent", "code", "words"),
+    [(signal.SIGTERM, 143, "stopped by SIGTERM"), (signal.SIGINT, 130, "stopped by Ctrl-C")],
+)
+def test_a_stopped_run_says_how_to_go_on(
+    cli: CommandLine,
+    venues: Database,
+    superuser: psycopg.Connection,
+    sent: signal.Signals,
+    code: int,
+    words: str,
 ) -> None:
     with venues.superuser() as holder, holder.transaction():
         holder.execute("LOCK TABLE customer_rfm_state IN ACCESS EXCLUSIVE MODE")
         with cli.start("run", "rfm_scoring") as process:
             wait_until(lambda: _waiting_for_lock(superuser), within=60)
-            process.terminate()
+            process.send_signal(sent)
             _, err = process.communicate()
-    assert process.returncode == 143
+    assert process.returncode == code
     assert err.startswith("Stopped. What is not done stands in `dead-letters list`")
     assert "Traceback" not in err
     assert line_of(cli("history"), "cli__")[-1] == "failed"
+    assert words in cli("dead-letters", "list").out
 
 
 def _waiting_for_lock(superuser: psycopg.Connection) -> bool:

@@ -327,6 +327,16 @@ def test_partial_refunds_that_add_up_to_the_amount_undo_the_purchase(
     assert (row["total_purchases"], row["total_spent"]) == (1, 7)
 
 
+def test_refunds_beyond_all_reckoning_take_back_the_purchase_and_fail_nothing(
+    platform_house: PlatformHouse,
+) -> None:
+    platform_venue(platform_house, {"anna": 700})
+    order = add_order(platform_house, "anna")
+    for cents in (9 * 10**18, 9 * 10**18, -9 * 10**18):
+        add_refund(platform_house, order, cents, ago(1))
+    assert platform_house.run().attempts[VENUE].left_out == {"refunded in whole": 1}
+
+
 def test_a_venues_currency_is_that_of_its_first_build_whatever_sells_later(
     platform_house: PlatformHouse,
 ) -> None:

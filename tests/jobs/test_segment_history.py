@@ -34,7 +34,7 @@ from tests.jobs.platform_nights import (
     bens_order,
 )
 from tests.jobs.rfm_oracle import Rules
-from tests.jobs.scoring import TENANT, PlatformHouse
+from tests.jobs.scoring import AS_OF, TENANT, PlatformHouse, Sale, SimpleHouse
 
 
 def history(at: Platform, tenant_id: UUID = TENANT) -> list[tuple[Any, ...]]:
@@ -56,6 +56,17 @@ def test_a_change_of_rules_is_noted_and_is_no_movement(at: Platform) -> None:
     at.buy(DAN, FIRST + DAY + HOUR, 9000)
     at.night(FIRST + 2 * DAY)
     assert {row["moved_at"] for row in at.house.view("segment_movements")} == {FIRST + 2 * DAY}
+
+
+def test_the_first_customers_of_a_venue_that_had_not_sold_yet_have_moved(
+    simple_house: SimpleHouse,
+) -> None:
+    simple_house.fill([])
+    simple_house.run(AS_OF)
+    simple_house.fill([Sale("anna", AS_OF + HOUR)], venues=())
+    simple_house.run(AS_OF + DAY)
+    (row,) = simple_house.view("customer_segment_history")
+    assert (row["kind"], row["previous_segment"]) == ("movement", None)
 
 
 def test_rules_under_which_nobody_moves_leave_no_row(at: Platform) -> None:
@@ -274,9 +285,13 @@ def test_no_trace_of_an_erased_customer_stays(at: Platform) -> None:
     at.night(FIRST + DAY)
     assert {DAN, CLEO} <= {who for _, who, *_ in history(at)}
     assert {"customer_rfm_state", "customer_segment_change"} <= tables_that_name(at, DAN)
-    for who in (DAN, CLEO):
-        at.ask_to_erase(who)
-    at.night(FIRST + 2 * DAY)
+    at.ask_to_erase(DAN)
+    at.ask_to_erase(CLEO)
+    # whose account is gone by then
+    at.lose("users", CLEO)
+    at.store()
+    chosen = at.chosen()
+    assert at.house.work(at.house.plan(FIRST + 2 * DAY, chosen), chosen).unfinished == []
     for who in (DAN, CLEO):
         assert tables_that_name(at, who) == set()
 

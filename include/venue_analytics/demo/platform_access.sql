@@ -18,12 +18,9 @@ ALTER TABLE event_schedules ADD UNIQUE (event_id);
 ALTER TABLE event_capacity ADD UNIQUE (event_id);
 
 CREATE INDEX events_venue_id_idx ON events (venue_id);
-CREATE INDEX orders_user_id_idx ON orders (user_id);
-CREATE INDEX orders_updated_at_idx ON orders (updated_at);
 CREATE INDEX orders_event_id_user_id_idx ON orders (event_id, user_id)
 INCLUDE (id, tenant_id, status, currency, created_at, updated_at, total_cents);
-CREATE INDEX order_refunds_order_id_idx ON order_refunds (order_id);
-CREATE INDEX order_refunds_updated_at_idx ON order_refunds (updated_at);
+CREATE INDEX order_refunds_tenant_id_idx ON order_refunds (tenant_id);
 
 -- An event, and so a venue, is of one tenant: without these the planner takes the venue's orders
 -- for a tenth of what they are, and looks up each one's refunds.

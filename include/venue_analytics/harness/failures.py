@@ -35,6 +35,8 @@ def describe(error: BaseException) -> str:
 
     What the database says is told without the values of anybody's row.
     """
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by Ctrl-C"
     if isinstance(error, psycopg.Error):
         error = in_words(error)
     try:

@@ -2,9 +2,9 @@
 -- Sales are a branch of their own: the planner then knows how many they are, and leaves out the
 -- other branch where nobody asks for it.
 -- Indexes it wants: orders (event_id, user_id) INCLUDE (id, tenant_id, status, currency,
--- created_at, updated_at, total_cents); orders (user_id), (updated_at); events (venue_id);
--- order_refunds (order_id), (updated_at). With several tenants: CREATE STATISTICS (dependencies)
--- ON venue_id, tenant_id FROM events, and ON event_id, tenant_id FROM orders.
+-- created_at, updated_at, total_cents); events (venue_id). With several tenants: order_refunds
+-- (tenant_id), and CREATE STATISTICS (dependencies) ON venue_id, tenant_id FROM events, and ON
+-- event_id, tenant_id FROM orders.
 
 CREATE VIEW source.venues WITH (security_invoker) AS
 SELECT

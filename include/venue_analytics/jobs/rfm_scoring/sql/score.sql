@@ -380,8 +380,7 @@ forgotten AS (
                 UNION ALL
                 SELECT unnest(k.tonights)
                 FROM compared AS k
-                INNER JOIN venue AS v ON k.any_venue_id = v.venue_id
-                WHERE k.previous_segment IS NOT DISTINCT FROM k.shown_segment OR v.is_first
+                WHERE k.previous_segment IS NOT DISTINCT FROM k.shown_segment
             )
         )
         AND c.tenant_id = %(tenant_id)s
