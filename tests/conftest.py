@@ -139,11 +139,11 @@ def new_database(
             servers.give_back(database, adapter)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_database(
     postgres: PostgresServer, servers: Servers
 ) -> Iterator[Callable[[str], Database]]:
-    """Give the one database of an adapter for tests that empty it themselves, or roll back."""
+    """Give a file's one database of an adapter, for tests that empty it themselves or roll back."""
     made: dict[str, Database] = {}
 
     def give(adapter: str) -> Database:
