@@ -268,9 +268,12 @@ def test_a_stopped_run_says_how_to_go_on(
     code: int,
     words: str,
 ) -> None:
+    # a shell that runs the tests in the background has them, and what they start, ignore Ctrl-C
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with venues.superuser() as holder, holder.transaction():
         holder.execute("LOCK TABLE customer_rfm_state IN ACCESS EXCLUSIVE MODE")
         with cli.start("run", "rfm_scoring") as process:
+            signal.signal(signal.SIGINT, before)
             wait_until(lambda: _waiting_for_lock(superuser), within=60)
             process.send_signal(sent)
             _, err = process.communicate()
