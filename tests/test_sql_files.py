@@ -73,8 +73,8 @@ VALUES: dict[str, Any] = {
     "error_type": "ValueError",
     "finds_main_currency": True,
     "force": False,
+    "frequency": [2, 4, 7, 10],
     "gone": [False],
-    "high_risk": AS_OF,
     "high_risk_min_purchases": 3,
     "host": "host",
     "id": 1,
@@ -87,12 +87,14 @@ VALUES: dict[str, Any] = {
     "left_behind": Jsonb([]),
     "left_out": Jsonb({}),
     "letter": 1,
-    "long_gone": AS_OF,
     "main_currencies": ["USD"],
-    "medium_risk": AS_OF,
+    "low_risk": AS_OF,
     "medium_risk_min_purchases": 2,
+    "monetary": [80, 60, 40, 20],
     "name": "simple",
     "names": ["Hall"],
+    "not_high_risk": AS_OF,
+    "not_long_gone": AS_OF,
     "number": 0,
     "outcome": "succeeded",
     "payload": Jsonb({}),
@@ -101,6 +103,7 @@ VALUES: dict[str, Any] = {
     "plan_try": 1,
     "reason": "sold",
     "round": 1,
+    "recency": [AS_OF] * 4,
     "rows": 10,
     "rows_read": 1,
     "rows_removed": 0,
@@ -133,14 +136,6 @@ VALUES: dict[str, Any] = {
     "venue_name": "Hall",
     "venues": Jsonb([]),
     "view": "orders",
-} | {
-    f"{kind}_{score}": bound
-    for kind, bounds in {
-        "recency": [AS_OF] * 4,
-        "frequency": (10, 7, 4, 2),
-        "monetary": (80, 60, 40, 20),
-    }.items()
-    for score, bound in zip((5, 4, 3, 2), bounds, strict=True)
 }
 
 

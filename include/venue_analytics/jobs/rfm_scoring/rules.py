@@ -33,6 +33,7 @@ SEGMENT_CODES = {
     "Hibernating": 20,
 }
 SCORES = (1, 2, 3, 4, 5)
+MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -62,39 +63,32 @@ class Rules:
 
 
 def bound_names(settings: RfmScoringSettings, as_of: datetime) -> dict[str, Any]:
-    """Give thresholds and rules under the names that score.sql binds.
+    """Give thresholds and rules under the names that score.sql binds; bounds are rising.
 
-    Days become moments: n whole days or fewer have passed since whatever is later than n + 1 days
-    before as_of.
+    Days become the first moment since which so many whole days, or fewer, have passed.
     """
     rules = rules_of(settings)
 
-    def within(days: int) -> datetime | str:
+    def within(days: int) -> str:
         try:
-            return as_of - timedelta(days=days + 1)
+            return (as_of - timedelta(days=days + 1) + MICROSECOND).isoformat()
         except OverflowError:
             return "-infinity"
 
     lookback = settings.lookback_days
-    thresholds = {
-        f"{kind}_{score}": bound
-        for kind, bounds in (
-            ("recency", [within(days) for days in settings.recency_days]),
-            ("frequency", settings.frequency_purchases),
-            ("monetary", settings.monetary_percent),
-        )
-        for score, bound in zip((5, 4, 3, 2), bounds, strict=True)
-    }
-    return thresholds | {
+    return {
+        "since": as_of - timedelta(days=lookback) if lookback else None,
+        "recency": [within(days) for days in reversed(settings.recency_days)],
+        "frequency": settings.frequency_purchases[::-1],
+        "monetary": settings.monetary_percent,
         "segments": [
             SEGMENT_CODES[rules.segment(r, f, m, is_long_gone)]
             for is_long_gone, r, f, m in product((False, True), SCORES, SCORES, SCORES)
         ],
-        "since": as_of - timedelta(days=lookback) if lookback else None,
-        "long_gone": within(rules.long_gone_after_days),
-        "high_risk": within(rules.high_risk[0]),
+        "not_long_gone": within(rules.long_gone_after_days),
+        "not_high_risk": within(rules.high_risk[0]),
         "high_risk_min_purchases": rules.high_risk[1],
-        "medium_risk": within(rules.medium_risk[0]),
+        "low_risk": within(rules.medium_risk[0]),
         "medium_risk_min_purchases": rules.medium_risk[1],
     }
 

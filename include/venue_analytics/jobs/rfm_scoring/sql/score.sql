@@ -173,15 +173,15 @@ customer AS MATERIALIZED (
         AND coalesce(everybodys.erased, FALSE) IS FALSE
 ),
 
--- So many percent of n customers spent strictly less than somebody who spent more than the
+-- So many percent of n customers spent strictly less than whoever spent more than the
 -- ceil(n x percent / 100)th of them: whole numbers throughout.
 cut AS MATERIALIZED (
     SELECT
         s.venue_id,
-        s.spent[(s.customers * %(monetary_5)s + 99) / 100] AS monetary_5,
-        s.spent[(s.customers * %(monetary_4)s + 99) / 100] AS monetary_4,
-        s.spent[(s.customers * %(monetary_3)s + 99) / 100] AS monetary_3,
-        s.spent[(s.customers * %(monetary_2)s + 99) / 100] AS monetary_2
+        (
+            SELECT array_agg(s.spent[(s.customers * p.percent + 99) / 100] + 1 ORDER BY p.percent)
+            FROM unnest(%(monetary)s::integer[]) AS p (percent)
+        ) AS monetary
     FROM (
         SELECT
             c.venue_id,
@@ -192,30 +192,14 @@ cut AS MATERIALIZED (
     ) AS s
 ),
 
+-- One point, and one for each bound that is reached.
 scored AS (
     SELECT
         c.*,
-        CASE
-            WHEN c.last_purchase_at > %(recency_5)s THEN 5
-            WHEN c.last_purchase_at > %(recency_4)s THEN 4
-            WHEN c.last_purchase_at > %(recency_3)s THEN 3
-            WHEN c.last_purchase_at > %(recency_2)s THEN 2
-            ELSE 1
-        END::smallint AS recency_score,
-        CASE
-            WHEN c.purchases >= %(frequency_5)s THEN 5
-            WHEN c.purchases >= %(frequency_4)s THEN 4
-            WHEN c.purchases >= %(frequency_3)s THEN 3
-            WHEN c.purchases >= %(frequency_2)s THEN 2
-            ELSE 1
-        END::smallint AS frequency_score,
-        CASE
-            WHEN c.spent_cents > k.monetary_5 THEN 5
-            WHEN c.spent_cents > k.monetary_4 THEN 4
-            WHEN c.spent_cents > k.monetary_3 THEN 3
-            WHEN c.spent_cents > k.monetary_2 THEN 2
-            ELSE 1
-        END::smallint AS monetary_score
+        (1 + width_bucket(c.last_purchase_at, %(recency)s::timestamptz[]))::smallint
+            AS recency_score,
+        (1 + width_bucket(c.purchases, %(frequency)s::integer[]))::smallint AS frequency_score,
+        (1 + width_bucket(c.spent_cents, k.monetary))::smallint AS monetary_score
     FROM customer AS c
     INNER JOIN cut AS k ON c.venue_id = k.venue_id
     OFFSET 0
@@ -228,12 +212,13 @@ segmented AS (
         s.*,
         (%(segments)s::smallint[])[
             25 * s.recency_score + 5 * s.frequency_score + s.monetary_score - 30
-            + CASE WHEN s.last_purchase_at > %(long_gone)s THEN 0 ELSE 125 END
+            + CASE WHEN s.last_purchase_at >= %(not_long_gone)s THEN 0 ELSE 125 END
         ] AS segment,
         CASE
-            WHEN s.last_purchase_at > %(medium_risk)s THEN 1
+            WHEN s.last_purchase_at >= %(low_risk)s THEN 1
             WHEN
-                s.last_purchase_at <= %(high_risk)s AND s.purchases >= %(high_risk_min_purchases)s
+                s.last_purchase_at < %(not_high_risk)s
+                AND s.purchases >= %(high_risk_min_purchases)s
                 THEN 3
             WHEN s.purchases >= %(medium_risk_min_purchases)s THEN 2
             ELSE 1
