@@ -143,7 +143,7 @@ def new_database(
 def shared_database(
     postgres: PostgresServer, servers: Servers
 ) -> Iterator[Callable[[str], Database]]:
-    """Give a file's one database of an adapter, for tests that empty it themselves or roll back."""
+    """Return a file's database of an adapter, for tests that empty it themselves or roll back."""
     made: dict[str, Database] = {}
 
     def give(adapter: str) -> Database:

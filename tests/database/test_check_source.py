@@ -54,7 +54,7 @@ ORDER_COLUMNS = (
     "o.id AS order_id, o.tenant_id, o.venue_id, NULL::uuid AS event_id, o.user_id AS customer_id, "
     "o.created_at AS ordered_at, NULL::timestamptz AS updated_at, o.status, "
     "TRUE AS is_sale, NULL::timestamptz AS refunded_at, "
-    "source.cents(o.total_amount) AS amount_cents, 'USD'::text AS currency, "
+    "source.cents(o.total_amount) AS amount_cents, FALSE AS is_rounded, 'USD'::text AS currency, "
     "NULL::integer AS tickets, NULL::text AS channel"
 )
 
@@ -128,6 +128,10 @@ def venue(venue_id: UUID, tenant: str, name: str) -> str:
         (order(1, total_amount="NULL"), "source.orders has 1 rows without an amount"),
         (order(1, total_amount="-1"), "source.orders has 1 rows of a negative amount"),
         (order(1, total_amount="1e10"), "source.orders has 1 rows of too large an amount"),
+        (
+            order(1, total_amount="0.125"),
+            "source.orders has 1 rows of a fraction of a cent, taken as whole cents",
+        ),
         (order(1, created_at="NULL"), "source.orders has 1 rows without a time"),
         (order(1, created_at="'2999-01-01Z'"), "source.orders has 1 rows in the future"),
         (
@@ -185,6 +189,14 @@ def test_no_venues_at_all_is_a_warning(simple: Database) -> None:
         (
             replace_view("orders", ORDER_COLUMNS, "FROM orders AS o"),
             "source.orders has 1 rows of unknown status",
+        ),
+        (
+            replace_view(
+                "orders",
+                ORDER_COLUMNS.replace("o.status", "'pending'::text AS status"),
+                "FROM orders AS o",
+            ),
+            "source.orders has 1 rows whose is_sale contradicts their status",
         ),
         (
             replace_view(

@@ -32,6 +32,7 @@ def test_a_quiet_night_writes_the_as_of_of_each_venue_and_its_summaries_alone(at
     assert before["customer_rfm_state"]
     rows = at.house.superuser.execute("SELECT as_of FROM venue_rfm_state").fetchall()
     assert rows == [(FIRST + DAY,)] * len(VENUES)
+    assert len(after["customer_segments"]) == len(before["customer_segments"])
     rows = at.house.superuser.execute("SELECT last_calculated_at FROM customer_segments").fetchall()
     assert set(rows) == {(FIRST + DAY,)}
 

@@ -66,6 +66,7 @@ VIEWS = (
             "is_sale": BOOL,
             "refunded_at": TIME,
             "amount_cents": CENTS,
+            "is_rounded": BOOL,
             "currency": TEXT,
             "tickets": INT,
             "channel": TEXT,

@@ -128,7 +128,7 @@ class Model:
             raise ViolationError(f"{prop}: {told()}")
 
     def initial(self) -> State:
-        """Give the state in which nothing has happened yet."""
+        """Return the state in which nothing has happened yet."""
         venues, runs = self.c.venues, self.c.runs
         return State(
             fence=(0,) * venues,
@@ -157,11 +157,11 @@ class Model:
         )
 
     def ended(self, s: State) -> bool:
-        """Say whether all runs are over."""
+        """Return whether all runs are over."""
         return not s.procs and all(air.fin in "GR" for air in s.air)
 
     def successors(self, s: State) -> Iterator[tuple[str, bool, State]]:
-        """Give what may happen next: in words, whether it is no fault or click, the state."""
+        """Yield what may happen next: in words, whether it is no fault or click, the state."""
         for p in s.procs:
             for label, after in self.moves(s, p):
                 yield f"{self.name(p.pid)}: {label}", True, after
@@ -364,7 +364,7 @@ class Model:
     # a batch's process -------------------------------------------------------------------------
 
     def moves(self, s: State, p: Process) -> Iterator[tuple[str, State]]:
-        """Give what one process may do next."""
+        """Yield what one process may do next."""
         if p.pid[1] < 0:
             yield from self.housekeeping(s, p)
             return
@@ -849,7 +849,7 @@ class Model:
         return self.given_up(self.setp(s._replace(lock=lock), p, None), p)
 
     def faults(self, s: State) -> Iterator[tuple[str, State]]:
-        """Give the faults that may happen now.
+        """Yield the faults that may happen now.
 
         K SIGKILL. Z Airflow gives a living process up. E a lease runs out in a pause. F Redis is
         flushed. G PostgreSQL restarts. T, M a transient or permanent error of a step. A a COMMIT is
@@ -905,7 +905,7 @@ class Model:
                 yield label, self.setp(s, p, p._replace(pc="FAIL", k=1))
 
     def clicks(self, s: State) -> Iterator[tuple[str, State]]:
-        """Give what a user may click: f clear failed, s a success, w a whole run; m mark failed."""
+        """Yield clicks: f clears what failed, s a success, w a whole run; m marks it failed."""
         if s.ops >= self.c.ops:
             return
         clicks = self.c.clicks

@@ -104,6 +104,7 @@ SELECT
     -- a file says that a purchase was refunded, not when nor how much: all of it, at its own time
     CASE WHEN o.status = 'refunded' THEN o.ordered_at END AS refunded_at,
     source.cents(o.amount) AS amount_cents,
+    false AS is_rounded,
     o.currency,
     o.tickets,
     null::text AS channel

@@ -55,11 +55,12 @@ SELECT
     o.user_id::uuid AS customer_id,
     o.created_at::timestamptz AS ordered_at,
     o.updated_at::timestamptz AS updated_at,
-    (CASE WHEN o.status = 'REFUNDED' THEN 'refunded' ELSE 'paid' END) AS status,
+    CASE WHEN o.status = 'REFUNDED' THEN 'refunded' ELSE 'paid' END AS status,
     TRUE AS is_sale,
     CASE WHEN o.status = 'REFUNDED' THEN coalesce(o.updated_at, o.created_at)::timestamptz END
         AS refunded_at,
     o.total_cents::bigint AS amount_cents,
+    FALSE AS is_rounded,
     o.currency::text AS currency,
     o.ticket_quantity::integer AS tickets,
     NULL::text AS channel
@@ -75,10 +76,11 @@ SELECT
     o.user_id::uuid,
     o.created_at::timestamptz,
     o.updated_at::timestamptz,
-    (CASE WHEN o.status IN ('PENDING', 'RESERVED') THEN 'pending' ELSE 'cancelled' END)::text,
+    CASE WHEN o.status IN ('PENDING', 'RESERVED') THEN 'pending' ELSE 'cancelled' END,
     FALSE,
     NULL::timestamptz,
     o.total_cents::bigint,
+    FALSE,
     o.currency::text,
     o.ticket_quantity::integer,
     NULL::text

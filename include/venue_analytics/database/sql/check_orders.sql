@@ -24,11 +24,15 @@ SELECT
     ) AS "for unknown events",
     count(*) FILTER (WHERE o.ordered_at IS NULL) AS "without a time",
     count(*) FILTER (WHERE o.ordered_at > now()) AS "in the future",
-    count(*) FILTER (WHERE o.is_sale IS DISTINCT FROM (o.status IN ('paid', 'refunded')))
-        AS "whose is_sale is not what their status says",
+    count(*) FILTER (
+        WHERE
+        o.status IN ('paid', 'pending', 'cancelled', 'refunded')
+        AND o.is_sale IS DISTINCT FROM (o.status IN ('paid', 'refunded'))
+    ) AS "whose is_sale contradicts their status",
     count(*) FILTER (WHERE o.amount_cents IS NULL) AS "without an amount",
     count(*) FILTER (WHERE o.amount_cents < 0) AS "of a negative amount",
     count(*) FILTER (WHERE o.amount_cents >= 1000000000000) AS "of too large an amount",
+    count(*) FILTER (WHERE o.is_rounded) AS "of a fraction of a cent, taken as whole cents",
     count(*) FILTER (WHERE o.currency IS NULL) AS "without a currency",
     count(*) FILTER (WHERE o.customer_id IS NULL) AS "by guests",
     count(o.updated_at) AS "with updated_at"

@@ -63,7 +63,7 @@ class Rules:
 
 
 def bound_names(settings: RfmScoringSettings, as_of: datetime) -> dict[str, Any]:
-    """Give thresholds and rules under the names that score.sql binds; bounds are rising.
+    """Return thresholds and rules under the names that score.sql binds; bounds are rising.
 
     Days become the first moment since which so many whole days, or fewer, have passed.
     """

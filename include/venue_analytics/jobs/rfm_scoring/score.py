@@ -155,7 +155,7 @@ class _Night:
         return {one.venue_id: _result(one, summaries[one.venue_id]) for one in scored}
 
     def states(self, venues: Sequence[Venue]) -> dict[UUID, VenueState]:
-        """Return what stands of those venues whose scores are this tenant's, or which have none."""
+        """Return what stands of the venues whose state is this tenant's."""
         names = {"venue_ids": [venue.venue_id for venue in venues]} | self._names()
         with self.connection.cursor(row_factory=class_row(VenueState)) as cursor:
             rows = cursor.execute(statement(__package__, "venue_states"), names)

@@ -56,7 +56,7 @@ order_of_venue AS (
                     AND (
                         %(since)s::timestamptz IS NULL
                         OR o.ordered_at >= %(since)s
-                        -- which is that of all sales, whatever the look-back
+                        -- a venue's main currency is that of all its sales
                         OR %(finds_main_currency)s
                     )
                 )

@@ -55,13 +55,14 @@ written AS (
         %(as_of)s
     FROM summary AS s
     ON CONFLICT (venue_id, segment_name) DO UPDATE
-        SET
-            customer_count = excluded.customer_count,
-            total_revenue = excluded.total_revenue,
-            avg_order_value = excluded.avg_order_value,
-            avg_lifetime_value = excluded.avg_lifetime_value,
-            avg_purchase_frequency = excluded.avg_purchase_frequency,
-            last_calculated_at = excluded.last_calculated_at
+        SET (
+            customer_count, total_revenue, avg_order_value, avg_lifetime_value,
+            avg_purchase_frequency, last_calculated_at
+        ) = (
+            excluded.customer_count, excluded.total_revenue, excluded.avg_order_value,
+            excluded.avg_lifetime_value, excluded.avg_purchase_frequency,
+            excluded.last_calculated_at
+        )
         WHERE
         (
             customer_segments.customer_count, customer_segments.total_revenue,
