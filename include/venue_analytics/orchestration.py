@@ -39,7 +39,6 @@ from venue_analytics.harness import (
     JobSettings,
     PermanentError,
     SettingsError,
-    Venue,
     history,
 )
 from venue_analytics.harness.database_errors import in_words
@@ -364,9 +363,9 @@ def ended_well() -> EmptyOperator:
 
 
 @contextmanager
-def _log_group(venue: Venue) -> Iterator[None]:
-    """Fold what is logged of one venue, under its name."""
-    log.info("::group::%s", venue.name)
+def _log_group(label: str) -> Iterator[None]:
+    """Fold what is logged of venues that are worked on together, under their names."""
+    log.info("::group::%s", label)
     try:
         yield
     finally:

@@ -291,7 +291,7 @@ def test_no_role_bypasses_row_level_security(simple: Database) -> None:
         ("analytics_reader", "SELECT FROM jobs.dead_letter_payload"),
         (
             "analytics_reader",
-            "SELECT jobs.enter('rfm_scoring', gen_random_uuid(), gen_random_uuid(), 1)",
+            "SELECT jobs.enter('rfm_scoring', gen_random_uuid(), '{}', '{}', NULL)",
         ),
         ("analytics_reader", "SELECT FROM source.orders"),
         ("analytics_reader", "SELECT FROM source.customers"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,10 +17,12 @@ from venue_analytics.harness import (
     Venue,
     VenueResult,
     attempts,
+    groups,
     history,
 )
 from venue_analytics.harness.attempts import VenueAttempt
 from venue_analytics.harness.batches import pack
+from venue_analytics.harness.errors import LeaseLostError
 from venue_analytics.harness.history import Attempt, PlannedRun, RunKey
 from venue_analytics.harness.leases import Holder, Leases
 from venue_analytics.harness.request import RunRequest
@@ -57,7 +59,8 @@ class Night:
         as_of: datetime = AS_OF,
         max_tasks: int = 10,
     ) -> PlannedRun:
-        """Store a plan, and give the run as its latest plan has it."""
+        """Store a plan, each venue a batch, and give the run as its latest plan has it."""
+        large = [replace(v, expected_seconds=v.expected_seconds or groups.SECONDS) for v in venues]
         history.store_plan(
             self.connection,
             key,
@@ -67,7 +70,7 @@ class Night:
             settings={"retries": 3},
             source_faults=["a venue has no tenant"],
             left_behind=[],
-            batches=pack(venues, max_tasks=max_tasks),
+            batches=pack(large, max_tasks=max_tasks),
         )
         run = history.load_run(self.connection, key)
         assert run is not None
@@ -83,7 +86,11 @@ class Night:
         leased: bool = False,
     ) -> VenueAttempt:
         """Open or join the round of the venue's batch, draw a token and note the attempt."""
-        (batch,) = [b for b in history.load_batches(self.connection, run) if venue in b.venues]
+        (batch,) = [
+            batch
+            for batch in history.load_batches(self.connection, run)
+            if venue.venue_id in {planned.venue_id for planned in batch.venues}
+        ]
         round_ = history.open_round(self.connection, run, batch.number, clear_number)
         work = Work(run.as_of, RULES, run.force, run.id, batch.number, round_, run.plan_number)
         holder = Holder(
@@ -99,9 +106,14 @@ class Night:
     def end(self, attempt: VenueAttempt, result: VenueResult | None = None) -> None:
         """End an attempt well, in a transaction of its own."""
         with self.connection.transaction():
-            attempts.enter(self.connection, attempt)
-            attempts.begin(self.connection, self.job, attempt)
-            attempts.close(self.connection, self.job, attempt, result or VenueResult())
+            self.enter(attempt)
+            attempts.begin(self.connection, self.job, [attempt])
+            attempts.close(self.connection, self.job, [attempt], [result or VenueResult()])
+
+    def enter(self, attempt: VenueAttempt) -> None:
+        """Begin the work of a transaction; raise LeaseLostError if the token is an old one."""
+        if attempts.enter(self.connection, [attempt]):
+            raise LeaseLostError(attempts.TAKEN_OVER)
 
     def succeed(self, run: PlannedRun, *venues: Venue, clear_number: int = 0) -> None:
         """Attempt venues, and do them."""
@@ -114,7 +126,7 @@ class Night:
 
     def fail(self, run: PlannedRun, venue: Venue, error: Exception, **options: int) -> None:
         """Attempt a venue, and fail."""
-        attempts.close_failed(self.connection, self.begin(run, venue, **options), error)
+        attempts.close_failed(self.connection, [self.begin(run, venue, **options)], error)
 
     def attempts(self, run: PlannedRun) -> dict[UUID, Attempt]:
         """How each venue stands in the present round of its batch."""

@@ -10,7 +10,7 @@ from uuid import UUID
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from venue_analytics.harness import Venue
+from venue_analytics.harness import Venue, groups
 from venue_analytics.harness.batches import Batch, pack
 
 venues = st.lists(
@@ -53,12 +53,43 @@ def test_there_are_no_more_batches_than_allowed_however_many_tenants(
 
 
 @given(venues=venues, max_tasks=st.integers(1, 40))
-def test_venues_have_tasks_of_their_own_while_there_are_few(
+def test_a_batch_is_whole_groups_of_two_seconds_and_of_fifty_venues_at_the_most(
     venues: list[Venue], max_tasks: int
 ) -> None:
-    packed = pack(venues, max_tasks=max_tasks)
-    if len(venues) <= max_tasks:
-        assert [len(batch.venues) for batch in packed] == [1] * len(venues)
+    cut = []
+    for batch in pack(venues, max_tasks=max_tasks):
+        cut += list(groups.cut(batch.venues, lambda venue: venue, lambda v: groups.likeness(v, {})))
+    assert sum(map(len, cut)) == len(venues)
+    for group in cut:
+        assert len(group) <= 50
+        assert len({venue.tenant_id for venue in group}) == 1
+        assert len(group) == 1 or sum(map(groups.expected_seconds, group)) < 2.001
+
+
+@given(venues=venues)
+def test_there_are_no_more_groups_than_the_work_of_a_tenant_fills_twice_over(
+    venues: list[Venue],
+) -> None:
+    packed = pack(venues, max_tasks=1_000)
+    for tenant in {venue.tenant_id for venue in venues}:
+        tasks = [batch.venues for batch in packed if batch.venues[0].tenant_id == tenant]
+        small = [t for t in tasks if sum(map(groups.expected_seconds, t)) <= 1 and len(t) < 50]
+        assert len(small) <= 1
+
+
+def test_venues_of_other_rules_and_those_that_go_or_move_share_no_group() -> None:
+    plain = [venue(n, f"Hall {n}") for n in range(4)]
+    gone = replace(venue(5, "Hall 5"), gone=True)
+    moved = replace(venue(6, "Hall 6"), former_tenant_id=UUID(int=9))
+    ruled = [venue(n, f"Hall {n}") for n in (7, 8)]
+    overrides = {v.venue_id: {"monetary_percent": [1, 2, 3, 4]} for v in ruled}
+    packed = pack([*plain, gone, moved, *ruled], max_tasks=50, overrides=overrides)
+    assert sorted([v.name for v in batch.venues] for batch in packed) == [
+        ["Hall 0", "Hall 1", "Hall 2", "Hall 3"],
+        ["Hall 5"],
+        ["Hall 6"],
+        ["Hall 7", "Hall 8"],
+    ]
 
 
 @given(venues=venues, max_tasks=st.integers(1, 40), shuffle=st.randoms())
@@ -72,12 +103,12 @@ def test_the_order_of_the_source_does_not_matter(
 
 @given(venues=venues)
 def test_tasks_of_one_venue_have_labels_of_their_own(venues: list[Venue]) -> None:
-    labels = [batch.label for batch in pack(venues, max_tasks=60)]
+    labels = [batch.label for batch in pack(large(venues), max_tasks=60)]
     assert len(set(labels)) == len(labels)
 
 
 def test_batches_are_numbered_from_0() -> None:
-    packed = pack([venue(n, "Arena") for n in range(1, 8)], max_tasks=3)
+    packed = pack(large([venue(n, "Arena") for n in range(1, 8)]), max_tasks=3)
     assert [batch.number for batch in packed] == [0, 1, 2]
 
 
@@ -85,30 +116,37 @@ def test_a_task_of_one_venue_bears_its_name() -> None:
     assert [batch.label for batch in pack([venue(1, "Arena")], max_tasks=5)] == ["Arena"]
 
 
-def test_a_task_of_several_venues_says_how_many_and_which_is_first() -> None:
+def test_a_task_of_several_venues_says_how_many_and_names_the_first() -> None:
     packed = pack([venue(n, f"Hall {n}") for n in (3, 1, 2)], max_tasks=1)
-    assert [batch.label for batch in packed] == ["3 venues: Hall 1 …"]
+    assert [batch.label for batch in packed] == ["3 venues: Hall 1, Hall 2, Hall 3"]
+    (many,) = pack([venue(n, f"Hall {n}") for n in range(10, 40)], max_tasks=1)
+    assert many.label.startswith("30 venues: Hall 10, Hall 11")
+    assert many.label.endswith(" …")
+    assert len(many.label) < 120
 
 
 def test_venues_of_one_name_are_told_apart_by_their_ids() -> None:
     packed = pack([venue(1, "Arena"), venue(2, "Arena", tenant=2), venue(3, "Dome")], max_tasks=5)
-    assert [batch.label for batch in packed] == [
-        "Arena (00000001)",
-        "Dome",
-        "Arena (00000002)",
-    ]
+    assert [batch.label for batch in packed] == ["2 venues: Arena, Dome", "Arena (00000002)"]
 
 
 def test_1500_venues_of_three_tenants_fill_the_default_number_of_tasks_evenly() -> None:
-    packed = pack([venue(n, f"Hall {n}", tenant=n % 3) for n in range(1_500)], max_tasks=200)
+    packed = pack(large([venue(n, f"Hall {n}", tenant=n % 3) for n in range(1_500)]), max_tasks=200)
     # 500 venues a tenant in 66 or 67 tasks: 7 or 8 venues each
     assert len(packed) == 200
     assert {len(batch.venues) for batch in packed} == {7, 8}
 
 
+def test_10_000_small_venues_of_a_tenant_are_a_few_full_groups_a_task() -> None:
+    small = [replace(venue(n, f"Hall {n}"), expected_seconds=0.005) for n in range(10_000)]
+    packed = pack(small, max_tasks=50)
+    assert {len(batch.venues) for batch in packed} == {200}
+
+
 # balanced by what venues took last --------------------------------------------------------
 
-seconds = st.integers(1, 50).map(float)
+# from two seconds on, a venue is a group by itself
+seconds = st.integers(2, 50).map(float)
 timed = st.lists(seconds, min_size=1, max_size=7).map(
     lambda took: [timed_venue(number, each) for number, each in enumerate(took)]
 )
@@ -116,6 +154,11 @@ timed = st.lists(seconds, min_size=1, max_size=7).map(
 
 def timed_venue(number: int, took: float | None, tenant: int = 1) -> Venue:
     return replace(venue(number, f"Hall {number}", tenant), expected_seconds=took)
+
+
+def large(venues: list[Venue]) -> list[Venue]:
+    """Each a group by itself."""
+    return [replace(venue, expected_seconds=groups.SECONDS) for venue in venues]
 
 
 def load(batch: Batch) -> float:
@@ -164,23 +207,18 @@ def test_batches_and_the_venues_in_them_begin_with_the_longest(
         assert took == sorted(took, reverse=True)
 
 
-def test_a_venue_that_was_never_done_counts_as_the_median_of_the_others() -> None:
-    took = [9.0, 1.0, 5.0, None]
-    packed = pack([timed_venue(n, each) for n, each in enumerate(took)], max_tasks=2)
-    # 9 + 1 and 5 + the median 5
-    assert [{venue.name for venue in batch.venues} for batch in packed] == [
-        {"Hall 0", "Hall 1"},
-        {"Hall 2", "Hall 3"},
-    ]
+def test_a_venue_that_was_never_done_counts_as_a_twentieth_of_a_group() -> None:
+    packed = pack([timed_venue(n, None) for n in range(21)], max_tasks=2)
+    assert [len(batch.venues) for batch in packed] == [20, 1]
 
 
 def test_the_tenant_whose_venues_take_longest_has_the_more_tasks() -> None:
     long = [timed_venue(n, 60.0, tenant=1) for n in range(4)]
-    short = [timed_venue(n, 1.0, tenant=2) for n in range(4, 8)]
+    short = [timed_venue(n, 2.0, tenant=2) for n in range(4, 8)]
     packed = pack([*short, *long], max_tasks=5)
     assert [len(batch.venues) for batch in packed] == [1, 1, 1, 1, 4]
 
 
 def test_venues_that_take_no_time_are_spread_all_the_same() -> None:
-    packed = pack([timed_venue(n, 0.0) for n in range(12)], max_tasks=4)
-    assert [len(batch.venues) for batch in packed] == [3, 3, 3, 3]
+    packed = pack([timed_venue(n, 0.0) for n in range(200)], max_tasks=4)
+    assert [len(batch.venues) for batch in packed] == [50, 50, 50, 50]

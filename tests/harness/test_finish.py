@@ -189,7 +189,7 @@ def test_a_row_that_finish_closed_stays_closed(night: Night) -> None:
     finish(night, run)
     with pytest.raises(Exception, match="another attempt has taken over"):
         night.end(attempt)
-    attempts.close_failed(night.connection, attempt, FULL)
+    attempts.close_failed(night.connection, [attempt], FULL)
     assert night.attempts(run)[ARENA.venue_id].error_type == "Killed"
 
 

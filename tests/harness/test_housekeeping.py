@@ -14,6 +14,7 @@ from tests.harness.simple_venues import ARENA, BALLROOM, CELLAR, DOME
 
 from venue_analytics.harness import PermanentError, TransientError, attempts, dead_letters
 from venue_analytics.harness.attempts import VenueAttempt
+from venue_analytics.harness.errors import LeaseLostError
 from venue_analytics.harness.history import PlannedRun
 from venue_analytics.harness.housekeeping import (
     close_dead,
@@ -58,9 +59,8 @@ def test_a_dead_attempt_is_closed_and_shut_out_though_it_only_slept(night: Night
     attempt = night.begin(night.plan(ARENA), ARENA)
     keep_house(night)
     assert outcome(night, attempt) == "failed"
-    with pytest.raises(psycopg.Error) as raised, night.connection.transaction():
-        attempts.enter(night.connection, attempt)
-    assert raised.value.sqlstate == "VA001"
+    with pytest.raises(LeaseLostError), night.connection.transaction():
+        night.enter(attempt)
 
 
 def test_a_lease_of_another_try_or_run_does_not_make_the_dead_alive(night: Night) -> None:
@@ -115,7 +115,7 @@ def test_a_venue_whose_last_transaction_is_still_open_is_left_and_the_others_are
     run = night.plan(ARENA, BALLROOM)
     attempt, dead = night.begin(run, ARENA), night.begin(run, BALLROOM)
     with night.database.jobs() as orphan, orphan.transaction():
-        attempts.enter(orphan, attempt)
+        attempts.enter(orphan, [attempt])
         night.connection.execute("SET lock_timeout = '100 ms'")
         keep_house(night)
     assert (outcome(night, attempt), outcome(night, dead)) == ("running", "failed")

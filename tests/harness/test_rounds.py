@@ -177,10 +177,10 @@ def test_a_venue_that_has_come_back_or_changed_hands_is_not_done_already(night: 
         run = night.plan(venue, key=replace(TONIGHT, run_id=f"run {number}"))
         attempt = night.begin(run, venue)
         with night.connection.transaction():
-            attempts.enter(night.connection, attempt)
-            found = attempts.begin(night.connection, night.job, attempt)
+            night.enter(attempt)
+            (found,) = attempts.begin(night.connection, night.job, [attempt])
             if not isinstance(found, str):
-                attempts.close(night.connection, night.job, attempt, VenueResult())
+                attempts.close(night.connection, night.job, [attempt], [VenueResult()])
         return found
 
     gone, sold = replace(ARENA, gone=True), replace(ARENA, tenant_id=SOUTH)

@@ -8,6 +8,8 @@ from venue_analytics.harness.errors import (
 )
 from venue_analytics.harness.job import (
     Again,
+    Grouped,
+    GroupRun,
     Job,
     Outcome,
     Venue,
@@ -20,6 +22,8 @@ __all__ = [
     "SHAPES_RESULTS",
     "Again",
     "AnalyticsError",
+    "GroupRun",
+    "Grouped",
     "Job",
     "JobSettings",
     "Outcome",

@@ -1,15 +1,17 @@
-"""The moves of an attempt at a venue, each atomic: token, history row, enter, step's end, close.
+"""The moves of attempts at venues, each atomic: token, history row, enter, step's end, close.
 
-A transaction on a venue is: BEGIN, `enter`, the job's statements, `end_step` or `close`, COMMIT.
+A transaction on a group of venues is: BEGIN, `enter`, the job's statements, `end_step` or `close`,
+COMMIT. Each move is one statement, however many venues there are.
 """
 
 from __future__ import annotations
 
 import socket
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, LiteralString
 from uuid import UUID, uuid4
 
@@ -28,8 +30,10 @@ from venue_analytics.harness.leases import Holder
 from venue_analytics.harness.settings import JobSettings
 from venue_analytics.harness.standing import Checkpoint, Done, Work, can_resume, reason_to_skip
 
+TAKEN_OVER = "another attempt has taken over"
 
-@dataclass
+
+@dataclass(eq=False)
 class VenueAttempt:
     """One attempt at one venue.
 
@@ -42,8 +46,10 @@ class VenueAttempt:
         clear_number: how often the run had been cleared when this try began.
         token: its fencing token, once drawn.
         row: its row in history, once there.
+        is_alone: whether it shares its transactions with no other venue.
         entered_at: when its first transaction began, by the database's clock.
         resumed: whether an earlier attempt had done some of its steps.
+        progress: how far it has come; None before it has asked history.
     """
 
     run: PlannedRun
@@ -54,8 +60,10 @@ class VenueAttempt:
     clear_number: int = 0
     token: int | None = None
     row: int | None = None
+    is_alone: bool = False
     entered_at: datetime | None = None
     resumed: bool = False
+    progress: Checkpoint | None = None
 
     def start_over(self) -> None:
         """Forget token and row: the lease is to be taken anew, and is another one."""
@@ -95,6 +103,7 @@ def open_rows(connection: psycopg.Connection, attempts: Sequence[VenueAttempt]) 
             "job": first.run.job,
             "as_of": first.work.as_of,
             "host": socket.gethostname(),
+            "alone": len(attempts) == 1,
             "dry_run": first.run.dry_run,
             "venue_ids": [attempt.venue.venue_id for attempt in attempts],
             "tenant_ids": [attempt.venue.tenant_id for attempt in attempts],
@@ -109,30 +118,41 @@ def open_rows(connection: psycopg.Connection, attempts: Sequence[VenueAttempt]) 
         attempt.row = ids[attempt.venue.venue_id]
 
 
-def enter(connection: psycopg.Connection, attempt: VenueAttempt) -> None:
-    """Begin a transaction's work: its tenant is set, its fence locked, its token the newest.
+def enter(
+    connection: psycopg.Connection, attempts: Sequence[VenueAttempt], limit: timedelta | None = None
+) -> set[UUID]:
+    """Begin a transaction's work: its tenant is set, the fences of its venues are locked.
 
     Whatever holders of older tokens have committed is in sight, although the transaction sees the
-    moment of its begin: they did so before this token was drawn, or never will.
+    moment of its begin: they did so before these tokens were drawn, or never will.
+
+    Args:
+        connection: in a transaction that has done nothing yet.
+        attempts: at venues of one tenant.
+        limit: how long one of the transaction's statements may take; None means the session's.
+
+    Returns:
+        The venues whose token is not the newest: another attempt has taken over.
 
     Raises:
-        psycopg.Error: with SQLSTATE VA001, if another attempt has drawn a token since.
-        LeaseLostError: the same, drawn while this waited for the fence.
+        LeaseLostError: a token was drawn while this waited for the fence of a single venue.
+        psycopg.errors.SerializationFailure: the same of one of several venues.
     """
-    try:
-        _execute(
-            connection,
-            "enter",
-            _names(attempt) | {"tenant_id": attempt.venue.tenant_id, "token": attempt.token},
-        )
-    except psycopg.errors.SerializationFailure:
-        raise LeaseLostError("another attempt has taken over meanwhile") from None
+    names = {
+        "job": attempts[0].run.job,
+        "tenant_id": attempts[0].venue.tenant_id,
+        "venue_ids": [attempt.venue.venue_id for attempt in attempts],
+        "tokens": [attempt.token for attempt in attempts],
+        "limit_ms": None if limit is None else round(limit.total_seconds() * 1000),
+    }
+    with _lost_if_single(attempts, TAKEN_OVER):
+        return {venue_id for (venue_id,) in _execute(connection, "enter", names)}
 
 
 def standing(
-    connection: psycopg.Connection, job: Job[Any], attempt: VenueAttempt
-) -> tuple[Done | None, Checkpoint | None]:
-    """Read what stands of the venue: its latest success, and unfinished work.
+    connection: psycopg.Connection, job: Job[Any], attempts: Sequence[VenueAttempt]
+) -> list[tuple[Done | None, Checkpoint | None]]:
+    """Read what stands of each venue: its latest success, and unfinished work.
 
     Notes when it was asked, by the database's clock.
 
@@ -140,19 +160,22 @@ def standing(
         LeaseLostError: the run has been planned anew: what an earlier plan asked for, a try that
             was cleared and lives on, has no say any more.
     """
+    names = {
+        "job": job.name,
+        "venue_ids": [attempt.venue.venue_id for attempt in attempts],
+        "run": attempts[0].run.id,
+        "as_of": attempts[0].work.as_of,
+        "keeps_every_date": job.keeps_every_date,
+    }
     with connection.cursor(row_factory=dict_row) as cursor:
-        row = cursor.execute(
-            statement(__package__, "standing"),
-            _names(attempt)
-            | {
-                "run": attempt.run.id,
-                "as_of": attempt.work.as_of,
-                "keeps_every_date": job.keeps_every_date,
-            },
-            prepare=True,
-        ).fetchone()
-    if row is None:
-        raise LookupError(f"venue {attempt.venue.name}: history gave no answer")
+        cursor.execute(statement(__package__, "standing"), names, prepare=True)
+        rows = {row["venue_id"]: row for row in cursor}
+    return [_standing(attempt, rows[attempt.venue.venue_id]) for attempt in attempts]
+
+
+def _standing(
+    attempt: VenueAttempt, row: Mapping[str, Any]
+) -> tuple[Done | None, Checkpoint | None]:
     attempt.entered_at = row["asked_at"]
     if row["planned_anew"]:
         raise LeaseLostError("a later plan of this run has taken over")
@@ -180,119 +203,157 @@ def standing(
     return done, checkpoint
 
 
-def begin(connection: psycopg.Connection, job: Job[Any], attempt: VenueAttempt) -> str | Checkpoint:
+def begin(
+    connection: psycopg.Connection, job: Job[Any], attempts: Sequence[VenueAttempt]
+) -> list[str | Checkpoint]:
     """Ask, in the first transaction after `enter`, what there is to do.
 
     Returns:
-        The reason why there is nothing, or from where to go on.
+        For each attempt the reason why there is nothing, or from where to go on.
     """
-    done, checkpoint = standing(connection, job, attempt)
-    if reason := reason_to_skip(attempt.work, done, checkpoint):
-        return reason
-    work = attempt.work
-    if checkpoint is None or not can_resume(work, checkpoint):
-        return Checkpoint(work.as_of, work.rules_hash, work.round, work.plan_number, 0, None)
-    attempt.resumed = True
-    if checkpoint.plan_number > work.plan_number:
-        _execute(
-            connection,
-            "count_for_plan",
-            {"id": attempt.row, "plan_number": checkpoint.plan_number},
+    return [
+        reason_to_skip(attempt.work, done, checkpoint) or _resume(connection, attempt, checkpoint)
+        for attempt, (done, checkpoint) in zip(
+            attempts, standing(connection, job, attempts), strict=True
         )
-        return checkpoint
-    return Checkpoint(
-        work.as_of,
-        work.rules_hash,
-        work.round,
-        work.plan_number,
-        checkpoint.step,
-        checkpoint.cursor,
-    )
+    ]
 
 
-def end_step(connection: psycopg.Connection, attempt: VenueAttempt, checkpoint: Checkpoint) -> None:
-    """Note how far the venue has come, in the transaction of the step's data."""
+def _resume(
+    connection: psycopg.Connection, attempt: VenueAttempt, checkpoint: Checkpoint | None
+) -> Checkpoint:
     work = attempt.work
-    _execute(
-        connection,
-        "store_checkpoint",
-        _names(attempt)
-        | {
-            "as_of": work.as_of,
-            "rules_hash": work.rules_hash,
-            "round": work.round,
-            "plan_number": checkpoint.plan_number,
-            "step": checkpoint.step,
-            "cursor": None if checkpoint.cursor is None else Jsonb(checkpoint.cursor),
-        },
-    )
+    attempt.resumed = can_resume(work, checkpoint)
+    if checkpoint is None or not attempt.resumed:
+        return Checkpoint(work.as_of, work.rules_hash, work.round, work.plan_number, 0, None)
+    if checkpoint.plan_number > work.plan_number:
+        names = {"id": attempt.row, "plan_number": checkpoint.plan_number}
+        _execute(connection, "count_for_plan", names)
+        return checkpoint
+    return replace(checkpoint, plan_number=work.plan_number)
+
+
+def end_step(
+    connection: psycopg.Connection, attempts: Sequence[VenueAttempt], ends: Sequence[Checkpoint]
+) -> None:
+    """Note how far venues have come, in the transaction of the step's data; all as far."""
+    first = ends[0]
+    names = {
+        "job": attempts[0].run.job,
+        "venue_ids": [attempt.venue.venue_id for attempt in attempts],
+        "plan_numbers": [end.plan_number for end in ends],
+        "as_of": first.as_of,
+        "rules_hash": first.rules_hash,
+        "round": first.round,
+        "step": first.step,
+        "cursor": None if first.cursor is None else Jsonb(first.cursor),
+    }
+    _execute(connection, "store_checkpoint", names)
 
 
 def close(
-    connection: psycopg.Connection, job: Job[Any], attempt: VenueAttempt, result: VenueResult
+    connection: psycopg.Connection,
+    job: Job[Any],
+    attempts: Sequence[VenueAttempt],
+    results: Sequence[VenueResult],
 ) -> None:
-    """End an attempt well, in the transaction of its last data: done, or nothing to do.
+    """End attempts well, in the transaction of their last data: done, or nothing to do.
 
     A success forgets the checkpoint; any good end answers the venue's dead letters up to its as_of.
     Items were met again by an attempt that did every step, and went well or are no more; one that
-    resumed has not looked at what an earlier attempt may have set aside.
+    resumed has not looked at what an earlier attempt may have set aside. What the transaction took
+    is shared among its venues by the rows that they read.
 
     Raises:
-        LeaseLostError: its row has been closed by somebody who took it for dead, or somebody has
-            written to one of its letters since this transaction began.
+        LeaseLostError: the row of a venue, which it names, has been closed by somebody who took its
+            attempt for dead; or, of a single venue, somebody has written to one of its letters
+            since this transaction began.
+        psycopg.errors.SerializationFailure: the same letter, of one of several venues.
     """
+    rows_read = sum(result.rows_read + 1 for result in results)
+    names = {
+        "ended": Jsonb(
+            [
+                _end(attempt, result, share=(result.rows_read + 1) / rows_read)
+                for attempt, result in zip(attempts, results, strict=True)
+            ]
+        ),
+        "job": job.name,
+        "as_of": attempts[0].work.as_of,
+        "dry_run": attempts[0].run.dry_run,
+        "key": dead_letters.venue_key(job, attempts[0].work.as_of),
+    }
+    with _lost_if_single(
+        attempts, "its row in history was closed by another process, or one of its letters changed"
+    ):
+        ended = {row for (row,) in _execute(connection, "end_well", names)}
+    for attempt in attempts:
+        if attempt.row not in ended:
+            raise LeaseLostError(
+                "its row in history was closed by another process", venue_id=attempt.venue.venue_id
+            )
+
+
+def _end(attempt: VenueAttempt, result: VenueResult, *, share: float) -> dict[str, Any]:
+    entered_at = attempt.entered_at and attempt.entered_at.isoformat()
     has_met_items = result.outcome is Outcome.SUCCEEDED and not attempt.resumed
-    parameters = _names(attempt) | {
+    return {
         "id": attempt.row,
+        "venue_id": str(attempt.venue.venue_id),
         "outcome": result.outcome,
         "reason": result.reason,
-        "started_at": attempt.entered_at,
+        "started_at": entered_at,
+        "share": share,
         "rows_read": result.rows_read,
         "rows_written": result.rows_written,
         "rows_unchanged": result.rows_unchanged,
         "rows_removed": result.rows_removed,
-        "left_out": Jsonb(dict(result.left_out)),
-        "summary": Jsonb(dict(result.summary)),
-        "as_of": attempt.work.as_of,
-        "dry_run": attempt.run.dry_run,
-        "key": dead_letters.venue_key(job, attempt.work.as_of),
-        "items_before": attempt.entered_at if has_met_items else None,
+        "left_out": dict(result.left_out),
+        "summary": dict(result.summary),
+        "items_before": entered_at if has_met_items else None,
     }
-    try:
-        (ended,) = _execute(connection, "end_well", parameters).fetchone() or (0,)
-    except psycopg.errors.SerializationFailure:
-        raise LeaseLostError(
-            "its row in history was closed by another process, or one of its letters changed"
-        ) from None
-    if not ended:
-        raise LeaseLostError("its row in history was closed by another process")
 
 
 def close_failed(
-    connection: psycopg.Connection, attempt: VenueAttempt, error: BaseException
-) -> None:
-    """Note in history that an attempt failed; one that has no row yet gets one."""
-    if attempt.row is None:
-        open_rows(connection, [attempt])
+    connection: psycopg.Connection, attempts: Sequence[VenueAttempt], error: BaseException
+) -> dict[int, VenueResult]:
+    """Note in history that attempts failed; those that have no row yet get one.
+
+    Returns:
+        How those have ended, by row, that had ended well already: the answer to a COMMIT was lost.
+        While the server is still at such a commit, this waits for its end.
+    """
+    if without := [attempt for attempt in attempts if attempt.row is None]:
+        open_rows(connection, without)
     frames = traceback.format_tb(error.__traceback__)
     fault = in_words(error) if isinstance(error, psycopg.Error) else error
-    _execute(
-        connection,
-        "end_failed",
-        {
-            "id": attempt.row,
-            "started_at": attempt.entered_at,
-            "permanent": isinstance(fault, PermanentError),
-            "error_type": type(error).__name__,
-            "error": describe(error),
-            # where it happened; the values that it happened with may be somebody's
-            "traceback": "".join(frames) or None,
-        },
-    )
+    names = {
+        "ids": [attempt.row for attempt in attempts],
+        "started_at": [attempt.entered_at for attempt in attempts],
+        "permanent": isinstance(fault, PermanentError),
+        "error_type": type(error).__name__,
+        "error": describe(error),
+        # where it happened; the values that it happened with may be somebody's
+        "traceback": "".join(frames) or None,
+    }
+    closed = {row for (row,) in _execute(connection, "end_failed", names)}
+    if not (others := [attempt.row for attempt in attempts if attempt.row not in closed]):
+        return {}
+    return {
+        row: VenueResult(Outcome(outcome), *values)
+        for row, outcome, *values in _execute(connection, "ended_well", {"ids": others})
+    }
 
 
-def _names(attempt: VenueAttempt) -> dict[str, Any]:
-    return {"job": attempt.run.job, "venue_id": attempt.venue.venue_id}
+@contextmanager
+def _lost_if_single(attempts: Sequence[VenueAttempt], message: str) -> Iterator[None]:
+    """Name what a failed serialization means to a single venue; a group may be tried again."""
+    try:
+        yield
+    except psycopg.errors.SerializationFailure:
+        if len(attempts) > 1:
+            raise
+        raise LeaseLostError(message) from None
 
 
 def _execute(

@@ -6,7 +6,6 @@ import psycopg
 
 from venue_analytics.harness.errors import (
     AnalyticsError,
-    LeaseLostError,
     PermanentError,
     TransientError,
 )
@@ -15,8 +14,6 @@ CHECK = "run `python -m venue_analytics check-source`, and `migrate` if that say
 
 #: Classes of SQLSTATE: a schema or table that is not there, does not fit, or may not be used.
 UNFIT = ("3F", "42")
-#: Raised by jobs.enter: the token is not the newest.
-LEASE_LOST = "VA001"
 
 
 def in_words(error: psycopg.Error) -> AnalyticsError:
@@ -27,8 +24,6 @@ def in_words(error: psycopg.Error) -> AnalyticsError:
     """
     kind = type(error).__name__
     message = error.diag.message_primary or " ".join(str(error).split())
-    if error.sqlstate == LEASE_LOST:
-        return LeaseLostError(message)
     if (error.sqlstate or "")[:2] in UNFIT:
         return PermanentError(f"the database does not fit: {message} ({kind}); {CHECK}")
     if isinstance(error, psycopg.DataError):

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 
 class AnalyticsError(Exception):
-    """A fault that a person must see."""
+    """A fault that a person must see.
+
+    Attributes:
+        venue_id: of the one venue of a group that it is about; None if it is about all.
+    """
+
+    def __init__(self, message: str, *, venue_id: UUID | None = None) -> None:
+        super().__init__(message)
+        self.venue_id = venue_id
 
 
 class PermanentError(AnalyticsError):

@@ -84,6 +84,7 @@ class Attempt:
     left_out: dict[str, int] | None
     summary: dict[str, Any] | None
     clear_number: int
+    alone: bool
     permanent: bool
     error_type: str | None
     error: str | None

@@ -115,14 +115,51 @@ Step = Callable[[VenueRun[S]], VenueResult | Again | None]
 
 
 @dataclass(frozen=True)
+class GroupRun(Generic[S]):
+    """One step of a group: venues of one tenant that share a transaction.
+
+    Attributes:
+        connection: as a VenueRun's; the fences of all venues are locked.
+        tenant_id: the tenant.
+        venues: the venues, at least one; none is gone.
+        settings: as they hold for each of them.
+        as_of: results are a function of the source before this moment.
+        force: replace results of a later as_of.
+        set_aside: as a VenueRun's; the venue comes first.
+    """
+
+    connection: psycopg.Connection
+    tenant_id: UUID
+    venues: tuple[Venue, ...]
+    settings: S
+    as_of: datetime
+    force: bool
+    set_aside: Callable[[Venue, str, Mapping[str, Any], Exception], None]
+
+
+@dataclass(frozen=True)
+class Grouped(Generic[S]):
+    """A step that works on a group at once: planning and committing cost more than a small venue.
+
+    Attributes:
+        do: as the last step, it gives the result of every venue by id. An error whose `venue_id`
+            is set fails that venue, and the others are done without it; after most others, each
+            venue is done by itself.
+    """
+
+    do: Callable[[GroupRun[S]], Mapping[UUID, VenueResult] | None]
+
+
+@dataclass(frozen=True)
 class Job(Generic[S]):
     """A job: what happens to one venue, and what it keeps.
 
     Attributes:
         name: its DAG, its Variable and its name in history.
         settings: the model of its Variable.
-        steps: do one venue, one after the other, each in a transaction of its own; after a
-            failure the steps that have committed are not done again.
+        steps: done one after the other, each in a transaction of its own, for one venue or, where
+            it is `Grouped`, for several; after a failure the steps that have committed are not
+            done again.
         remove: deletes what it keeps of one venue (connection, tenant, venue) and gives the
             number of rows.
         venues_held: the venues of a tenant that it keeps rows of (connection, tenant).
@@ -132,7 +169,7 @@ class Job(Generic[S]):
 
     name: str
     settings: type[S]
-    steps: tuple[Step[S], ...]
+    steps: tuple[Step[S] | Grouped[S], ...]
     remove: Callable[[psycopg.Connection, UUID, UUID], int]
     venues_held: Callable[[psycopg.Connection, UUID], list[UUID]]
     keeps_every_date: bool = False

@@ -105,7 +105,11 @@ def plan_run(
             settings=settings.model_dump(mode="json"),
             source_faults=faults,
             left_behind=left_behind,
-            batches=pack(measured, max_tasks=None if alone else settings.max_tasks),
+            batches=pack(
+                measured,
+                max_tasks=None if alone else settings.max_tasks,
+                overrides=settings.venues,
+            ),
         )
     run = history.load_run(connection, key)
     if run is None:

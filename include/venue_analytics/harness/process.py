@@ -1,7 +1,8 @@
 """Process: a batch's venues, each under its lease, none stopping another.
 
 Of each venue: lease, token, history row, steps, release. Small venues take their leases, tokens and
-rows together, which is what makes ten thousand of them cheap; their steps are each one's own.
+rows together, and those of one tenant share transactions where the job says so, which is what makes
+ten thousand of them cheap. A group that fails is done one by one: only what is bad ends badly.
 """
 
 from __future__ import annotations
@@ -10,18 +11,19 @@ import logging
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from venue_analytics.harness import attempts, history
+from venue_analytics.harness import attempts, groups, history
 from venue_analytics.harness.attempts import VenueAttempt
-from venue_analytics.harness.batches import Batch
+from venue_analytics.harness.batches import Batch, label
 from venue_analytics.harness.database_errors import in_words
 from venue_analytics.harness.errors import AnalyticsError, PermanentError, TransientError
 from venue_analytics.harness.failures import VenueFailure, describe
@@ -31,15 +33,12 @@ from venue_analytics.harness.job import Job, Outcome, Venue, VenueResult
 from venue_analytics.harness.leases import RENEWAL, Held, Holder, LeaseKeeper, Leases
 from venue_analytics.harness.settings import JobSettings
 from venue_analytics.harness.standing import Work
-from venue_analytics.harness.steps import do_steps, preview_venue
+from venue_analytics.harness.steps import Committed, do_step, preview_venue, takes_groups
 
 log = logging.getLogger(__name__)
 
 Connect = Callable[[], psycopg.Connection]
 
-#: Venues are taken together as long as they are expected to take no longer than this, in all.
-TOGETHER_SECONDS = 1.0
-TOGETHER = 100
 POLL_SECONDS = 0.25
 
 
@@ -55,7 +54,7 @@ def process_batch(
     clear_number: int = 0,
     renew_every: timedelta = RENEWAL,
     wait_at_most: timedelta | None = None,
-    around: Callable[[Venue], AbstractContextManager[Any]] = nullcontext,
+    around: Callable[[str], AbstractContextManager[Any]] = nullcontext,
     on_venue: Callable[[Venue, str], None] | None = None,
     on_wait: Callable[[Venue, str], None] | None = None,
 ) -> list[VenueFailure]:
@@ -73,7 +72,8 @@ def process_batch(
         renew_every: how often leases are renewed.
         wait_at_most: for others who do the same work; None means the settings' timeout. Others
             who do other work are waited for two lease lengths.
-        around: a context that each venue is worked on in, such as a group of the log.
+        around: a context that each group of venues, named in words, is worked on in, such as a
+            fold of the log.
         on_venue: called when a venue has ended, with how, in words.
         on_wait: called when a venue is first seen to be somebody else's, with whose, in words.
 
@@ -112,7 +112,7 @@ def process_batch(
 class _BatchWork:
     """The state of one try of a batch."""
 
-    around: Callable[[Venue], AbstractContextManager[Any]]
+    around: Callable[[str], AbstractContextManager[Any]]
     on_venue: Callable[[Venue, str], None] | None
     on_wait: Callable[[Venue, str], None] | None
     wait_at_most: timedelta
@@ -147,9 +147,10 @@ class _BatchWork:
         # since when somebody else was seen to hold them
         self._waiting: dict[UUID, float] = {}
         self._at_work: list[VenueAttempt] = []
+        # those that are done when no other venue is left; their leases are kept
+        self._last: list[VenueAttempt] = []
         # why the database could not be reached again; then no further venue is begun
         self._unreachable: psycopg.OperationalError | None = None
-        self._seconds: list[float] = []
 
     def begin(self) -> None:
         """Open or join the round; see what it lacks.
@@ -160,15 +161,21 @@ class _BatchWork:
         self.round = history.open_round(self.connection, run, number, self._clear_number)
         ended = history.last_attempts(self.connection, run, number)
         done = []
+        queues: tuple[list[VenueAttempt], ...] = ([], [], [])
         for venue in self._batch.venues:
-            attempt = ended.get(venue.venue_id)
-            if attempt is not None and attempt.ended_well:
+            last = ended.get(venue.venue_id)
+            if last is not None and last.ended_well:
                 done.append(venue)
                 continue
-            if attempt and attempt.permanent and attempt.clear_number >= self._clear_number:
-                self._tell_failed(venue, PermanentError(attempt.error or "failed for good"))
-            else:
-                self._queue.append(self._attempt(venue))
+            if last and last.permanent and last.clear_number >= self._clear_number:
+                self._tell_failed(venue, PermanentError(last.error or "failed for good"))
+                continue
+            attempt = self._attempt(venue)
+            attempt.is_alone = last is not None
+            # one that has killed its worker, or hung, must not keep others from their end again
+            where = 0 if last is None else 2 if last.alone else 1
+            queues[where].append(attempt)
+        self._queue = deque(chain(*queues))
         if self._try_number > 1 and not run.dry_run:
             self._give_back_left_leases(done)
 
@@ -177,22 +184,29 @@ class _BatchWork:
         while self._queue:
             attempt = self._queue.popleft()
             self._at_work = [attempt]
-            self._work_on_one(attempt)
+            with self.around(attempt.venue.name):
+                try:
+                    self._reconnect_if_closed()
+                    result = preview_venue(self.connection, self._job, attempt)
+                except Exception as error:  # noqa: BLE001  told, and no other venue is stopped
+                    self._fail([attempt], error)
+                else:
+                    self._end(attempt, result)
 
     def do(self) -> None:
         """Work until no venue is left; those that others hold come last."""
         while self._queue:
             if self._unreachable is not None:
-                self._fail_all(self._queue, self._unreachable)
+                self._fail(list(self._queue), self._unreachable)
                 self._queue.clear()
-                return
+                break
             together = self._next()
             try:
                 held = self._keeper.take({a.venue.venue_id: a.holder for a in together})
             except TransientError as error:
-                self._fail_all([*together, *self._queue], error)
+                self._fail([*together, *self._queue], error)
                 self._queue.clear()
-                return
+                break
             for attempt in together:
                 if attempt.venue.venue_id in held:
                     self._wait_for(attempt, held[attempt.venue.venue_id])
@@ -203,6 +217,9 @@ class _BatchWork:
                 self._work_on(mine)
             elif all(a.venue.venue_id in self._waiting for a in self._queue):
                 time.sleep(POLL_SECONDS)
+        for attempt in self._last:
+            self._work_in_groups([[attempt]])
+            self._give_back_ended([attempt])
 
     def end_well(self) -> None:
         """Note that the round is done: only a clear has it done again."""
@@ -219,9 +236,9 @@ class _BatchWork:
             if self.connection.info.transaction_status is not TransactionStatus.IDLE:
                 # stopped inside a query: the connection still waits for its answer
                 self.connection.close()
-            for attempt in self._at_work:
+            if self._at_work:
                 self._reconnect_if_closed()
-                attempts.close_failed(self.connection, attempt, stop)
+                attempts.close_failed(self.connection, self._at_work, stop)
         except Exception as error:  # noqa: BLE001  the stop is what is to be told
             log.warning("finish will close what is open in history: %s", describe(error))
 
@@ -259,21 +276,22 @@ class _BatchWork:
 
     def _next(self) -> list[VenueAttempt]:
         """Take the next venue off the queue, and with a small one those small ones behind it."""
-        together = [self._queue.popleft()]
-        seconds = self._expected(together[0])
-        while self._queue and len(together) < TOGETHER:
-            seconds += self._expected(self._queue[0])
-            if seconds > TOGETHER_SECONDS:
-                break
-            together.append(self._queue.popleft())
+        together = next(
+            groups.cut(self._queue, lambda a: a.venue, lambda a: None if a.is_alone else "together")
+        )
+        for _ in together:
+            self._queue.popleft()
         return together
 
-    def _expected(self, attempt: VenueAttempt) -> float:
-        if attempt.venue.expected_seconds is not None:
-            return attempt.venue.expected_seconds
-        if self._seconds:
-            return sum(self._seconds) / len(self._seconds)
-        return TOGETHER_SECONDS
+    def _in_groups(self, together: Sequence[VenueAttempt]) -> Iterator[list[VenueAttempt]]:
+        """Cut venues into those that may share a transaction."""
+
+        def alike(attempt: VenueAttempt) -> Hashable | None:
+            if attempt.is_alone or not takes_groups(self._job, 0):
+                return None
+            return groups.likeness(attempt.venue, self._settings.venues)
+
+        return groups.cut(together, lambda attempt: attempt.venue, alike)
 
     def _wait_for(self, attempt: VenueAttempt, held: Held) -> None:
         """Put a venue that somebody else holds behind the others, or give up."""
@@ -294,17 +312,18 @@ class _BatchWork:
             self._queue.append(attempt)
             return
         self._fail(
-            attempt,
+            [attempt],
             TransientError(f"its lease is held by {who}: waited {limit.total_seconds():.0f} s"),
         )
 
     def _work_on(self, together: list[VenueAttempt]) -> None:
         """Do venues whose leases are ours."""
-        self._at_work = list(together)
+        self._at_work += together
         try:
             self._reconnect_if_closed()
             attempts.draw_tokens(self.connection, self._job.name, together)
             still = self._keeper.are_held({a.venue.venue_id: a.holder for a in together})
+            mine = [attempt for attempt in together if still[attempt.venue.venue_id]]
             for attempt in together:
                 if not still[attempt.venue.venue_id]:
                     # it ran out before the token was drawn: from the start
@@ -312,66 +331,131 @@ class _BatchWork:
                     self._keeper.give_back([attempt.venue.venue_id])
                     attempt.start_over()
                     self._queue.append(attempt)
-            if self._at_work:
-                attempts.open_rows(self.connection, self._at_work)
+            if mine:
+                attempts.open_rows(self.connection, mine)
         except psycopg.errors.LockNotAvailable as error:
-            self._work_one_by_one(together, error)
-        except Exception as error:  # noqa: BLE001  told for each venue, and no other is stopped
-            self._fail_all(self._at_work, error)
-        for attempt in list(self._at_work):
-            self._work_on_one(attempt)
-        # those that were done early are held on to: it is about a second, and one round trip
-        self._keeper.give_back([attempt.venue.venue_id for attempt in together])
-
-    def _work_one_by_one(self, together: list[VenueAttempt], error: Exception) -> None:
-        """A transaction on one of these venues goes on for too long: find out which."""
-        if len(together) == 1:
-            self._fail_all(together, error)
-            return
-        self._at_work = []
-        for attempt in together:
-            self._work_on([attempt])
-
-    def _work_on_one(self, attempt: VenueAttempt) -> None:
-        venue = attempt.venue
-        began = time.monotonic()
-        with self.around(venue):
-            try:
-                self._reconnect_if_closed()
-                if self._run.dry_run:
-                    result = preview_venue(self.connection, self._job, attempt)
-                else:
-                    result = do_steps(
-                        self.connection,
-                        self._job,
-                        attempt,
-                        lambda: self._keeper.check(venue.venue_id),
-                    )
-            except Exception as error:  # noqa: BLE001  told, and no other venue is stopped
-                self._fail(attempt, error)
+            if len(together) == 1:
+                self._fail(together, error)
             else:
-                if result.outcome is Outcome.SUCCEEDED:
-                    self._seconds.append(time.monotonic() - began)
-                self._tell(venue, f"{result.outcome}: {_in_words(result)}")
-        self._leave(attempt)
+                # a transaction on one of these venues goes on for too long: find out which
+                for attempt in together:
+                    self._leave(attempt)
+                for attempt in together:
+                    self._work_on([attempt])
+        except Exception as error:  # noqa: BLE001  told for each venue, and no other is stopped
+            self._fail([a for a in together if a in self._at_work], error)
+        else:
+            self._work_in_groups(self._in_groups(mine))
+        # those that were done early are held on to: it is a second or two, and one round trip
+        self._give_back_ended(together)
+
+    def _work_in_groups(self, cut: Iterable[list[VenueAttempt]]) -> None:
+        """Do groups, each with what its transaction leaves undone before the next."""
+        left = deque(cut)
+        while left:
+            group = left.popleft()
+            with self.around(label(_venues(group))):
+                left.extendleft(reversed(self._transact(group, others_wait=bool(left))))
+
+    def _transact(
+        self, group: list[VenueAttempt], *, others_wait: bool
+    ) -> list[list[VenueAttempt]]:
+        """Do the next step of a group; gives the groups that are left of it, in their order."""
+        others_wait = others_wait or bool(self._queue) or len(group) > 1
+        limit = groups.limit(a.venue for a in group) if others_wait else None
+        began = time.monotonic()
+        try:
+            done = self._do_step(group, limit)
+        except Exception as error:  # noqa: BLE001  told, and no other venue is stopped
+            return self._after(error, group, limit, time.monotonic() - began)
+        for attempt, result in done.ended:
+            self._end(attempt, result)
+        for attempt, lost in done.lost:
+            self._fail([attempt], lost)
+        return [*self._go_on([attempt for attempt, _ in done.ongoing]), *([a] for a in done.apart)]
+
+    def _do_step(self, group: list[VenueAttempt], limit: timedelta | None) -> Committed:
+        """Do a step; a group that was in another's way once more."""
+
+        def check_lease(attempt: VenueAttempt) -> None:
+            self._keeper.check(attempt.venue.venue_id)
+
+        self._reconnect_if_closed()
+        try:
+            return do_step(self.connection, self._job, group, check_lease, limit)
+        except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected) as error:
+            if len(group) == 1:
+                raise
+            log.warning("%s: once more: %s", label(_venues(group)), describe(error))
+        return do_step(self.connection, self._job, group, check_lease, limit)
+
+    def _go_on(self, ongoing: list[VenueAttempt]) -> list[list[VenueAttempt]]:
+        """Keep a group together that has a step before it which takes groups."""
+        if not ongoing:
+            return []
+        progress = ongoing[0].progress
+        if progress is not None and takes_groups(self._job, progress.step):
+            return [ongoing]
+        return [[attempt] for attempt in ongoing]
+
+    def _after(
+        self,
+        error: Exception,
+        group: list[VenueAttempt],
+        limit: timedelta | None,
+        seconds: float,
+    ) -> list[list[VenueAttempt]]:
+        """Find out which venue of a group has failed it, of which nothing was written."""
+        bad = [a for a in group if a.venue.venue_id == getattr(error, "venue_id", None)]
+        if len(group) > 1 and bad:
+            self._fail(bad, error)
+            return [[attempt for attempt in group if attempt not in bad]]
+        if len(group) > 1 and groups.may_be_one_venues(error):
+            self._log_lost(group, error, seconds, "each by itself now")
+            return [[attempt] for attempt in group]
+        if limit is not None and isinstance(error, psycopg.errors.QueryCanceled):
+            self._log_lost(group, error, seconds, "after all others, then")
+            self._last += group
+            return []
+        self._fail(group, error)
+        return []
+
+    def _log_lost(
+        self, group: list[VenueAttempt], error: Exception, seconds: float, then: str
+    ) -> None:
+        told = describe(error)
+        log.warning("%s: %.1f s lost; %s: %s", label(_venues(group)), seconds, then, told)
 
     def _leave(self, attempt: VenueAttempt) -> None:
         self._at_work = [other for other in self._at_work if other is not attempt]
 
-    def _fail_all(self, failed: Sequence[VenueAttempt], error: Exception) -> None:
-        for attempt in list(failed):
-            self._fail(attempt, error)
-            self._leave(attempt)
+    def _give_back_ended(self, together: Sequence[VenueAttempt]) -> None:
+        kept = {attempt.venue.venue_id for attempt in self._at_work}
+        self._keeper.give_back([a.venue.venue_id for a in together if a.venue.venue_id not in kept])
 
-    def _fail(self, attempt: VenueAttempt, error: Exception) -> None:
-        """Close the attempt's row, where history can be reached, and tell."""
+    def _end(self, attempt: VenueAttempt, result: VenueResult) -> None:
+        self._tell(attempt.venue, f"{result.outcome}: {_in_words(result)}")
+        self._leave(attempt)
+
+    def _fail(self, failed: Sequence[VenueAttempt], error: Exception) -> None:
+        """Close the attempts' rows, where history can be reached, and tell.
+
+        A row that has ended well is its attempt's end: the answer to the COMMIT was lost.
+        """
+        ended: dict[int, VenueResult] = {}
         try:
             self._reconnect_if_closed()
-            attempts.close_failed(self.connection, attempt, error)
+            ended = attempts.close_failed(self.connection, failed, error)
         except Exception as unnoted:  # noqa: BLE001  history is one thing, the next venue another
-            log.warning("%s: not noted in history: %s", attempt.venue.name, describe(unnoted))
+            names = label(_venues(failed))
+            log.warning("%s: not noted in history: %s", names, describe(unnoted))
         fault = in_words(error) if isinstance(error, psycopg.Error) else error
-        self._tell_failed(attempt.venue, fault)
+        for attempt in failed:
+            if attempt.row in ended:
+                self._end(attempt, ended[attempt.row])
+            else:
+                self._tell_failed(attempt.venue, fault)
+                self._leave(attempt)
 
     def _tell_failed(self, venue: Venue, fault: Exception) -> None:
         self.failures.append(VenueFailure(venue, fault))
@@ -397,6 +481,10 @@ class _BatchWork:
             except psycopg.OperationalError as error:
                 self._unreachable = error
                 raise
+
+
+def _venues(group: Sequence[VenueAttempt]) -> list[Venue]:
+    return [attempt.venue for attempt in group]
 
 
 def _in_words(result: VenueResult) -> str:

@@ -11,12 +11,12 @@ import redis
 from tests.dags.scheduler.history import History, held
 from tests.dags.scheduler.stack import JOB, Stack
 from tests.databases import Database
-from tests.harness.simple_venues import ARENA, BALLROOM, CUSTOMERS_EACH, fill
+from tests.harness.simple_venues import ARENA, CELLAR, CUSTOMERS_EACH, fill
 
 #: Airflow kills five seconds after SIGTERM; by then the lease is to be free.
 FREE_WITHIN_SECONDS = 5.0
-BOTH = (ARENA, BALLROOM)
-ALL_SCORED = {"Arena": CUSTOMERS_EACH, "Ballroom": CUSTOMERS_EACH}
+BOTH = (ARENA, CELLAR)
+ALL_SCORED = {"Arena": CUSTOMERS_EACH, "Cellar": CUSTOMERS_EACH}
 ARENAS_TASK = "score/0"
 
 
@@ -77,7 +77,7 @@ def test_a_running_task_that_is_cleared_gives_its_lease_back_and_begins_anew(
         assert lease.seconds_until_given_back(stack, first) < FREE_WITHIN_SECONDS
         stack.wait("the row's end", lambda: ("Arena", "failed") in history.attempts(run_id))
         assert history.reasons(run_id)["Arena"] == "failed: stopped by SIGTERM"
-        assert history.scored() == {"Ballroom": CUSTOMERS_EACH}
+        assert history.scored() == {"Cellar": CUSTOMERS_EACH}
         stack.wait("the next try at the Arena", lambda: lease.text() not in (None, first))
     assert stack.ended(run_id).state == "success"
     assert [outcome for name, outcome in history.attempts(run_id) if name == "Arena"] == [
@@ -105,7 +105,7 @@ def test_a_running_task_that_is_marked_failed_gives_its_lease_back_and_is_named(
         assert lease.text() is None
         assert history.waiting_queries() == []
     assert history.reasons(run_id)["Arena"] == "failed: stopped by SIGTERM"
-    assert history.scored() == {"Ballroom": CUSTOMERS_EACH}
+    assert history.scored() == {"Cellar": CUSTOMERS_EACH}
     assert history.letters() == [("Arena", "open")]
     assert "  Arena: " in stack.errors(run_id, "finish")
     stack.clear(JOB, run_id)
@@ -187,15 +187,15 @@ def test_a_worker_that_dies_before_its_batch_has_begun_leaves_no_green_run_and_n
     told = stack.errors(run_id, "finish", "frail")
     assert "not ended well (2)" in told
     assert "Arena: it was never begun" in told
-    assert "Ballroom: it was never begun" in told
-    assert history.letters() == [("Arena", "open"), ("Ballroom", "open")]
+    assert "Cellar: it was never begun" in told
+    assert history.letters() == [("Arena", "open"), ("Cellar", "open")]
     # killed, nobody could ask the policy: the plain delay
     assert tries(stack, "frail", run_id) == [(1, None)]
     stack.set_variable("frail_dies", False)
     stack.clear("frail", run_id)
     assert stack.ended(run_id, "frail").state == "success"
     assert history.scored() == ALL_SCORED
-    assert history.letters() == [("Arena", "resolved"), ("Ballroom", "resolved")]
+    assert history.letters() == [("Arena", "resolved"), ("Cellar", "resolved")]
 
 
 @pytest.mark.fault("run-timeout")
@@ -215,7 +215,7 @@ def test_a_run_that_its_timeout_has_ended_is_told_by_the_next_one(
         assert stack.states(run_id, "brief")["finish"] == "skipped"
         assert history.outcome(run_id) == "planned"
         stopped(stack, history, run_id)
-    later = stack.trigger("brief", venues=[str(BALLROOM.venue_id)])
+    later = stack.trigger("brief", venues=[str(CELLAR.venue_id)])
     assert stack.ended(later, "brief").state == "success"
     assert history.outcome(run_id) == "failed"
     assert history.letters() == [("Arena", "open")]

@@ -19,7 +19,7 @@ from tests.harness import three_steps
 from tests.harness.faults.wires import Wires
 from tests.harness.faults.worker import Order
 
-from venue_analytics.harness import Job, JobSettings, dead_letters, history
+from venue_analytics.harness import Job, JobSettings, dead_letters, groups, history
 from venue_analytics.harness.finish import finish_run
 from venue_analytics.harness.history import RunKey
 from venue_analytics.harness.leases import LENGTH, RENEWAL, Leases
@@ -59,8 +59,9 @@ class Night:
         settings: JobSettings | None = None,
         lease: timedelta = LENGTH,
         renew_every: timedelta = RENEWAL,
+        together: bool = False,
     ) -> Night:
-        """Plan all venues of the source into one batch."""
+        """Plan all venues of the source into one batch, each large, or small ones together."""
         settings = settings or job.settings(max_tasks=1)
         key = RunKey(uuid4(), job.name, "a night")
         with (
@@ -70,6 +71,9 @@ class Night:
             leases = Leases(client, job.name)
             run = plan_run(connection, leases, job, key, settings, RunRequest(), as_of=as_of)
             (batch,) = history.load_batches(connection, run)
+        seconds = 0.01 if together else groups.SECONDS
+        venues = tuple(replace(venue, expected_seconds=seconds) for venue in batch.venues)
+        batch = replace(batch, venues=venues)
         uri = database.uri("analytics_jobs")
         return cls(
             database, Order(uri, redis_uri, job, run, batch, settings, 1, lease, renew_every)

@@ -23,7 +23,7 @@ from tests.harness.interleavings.world import Servers
 
 from venue_analytics.database import statements
 from venue_analytics.demo.servers import PostgresServer, ValkeyServer
-from venue_analytics.harness import history, leases, plan, process
+from venue_analytics.harness import groups, history, leases, plan, process
 from venue_analytics.harness.redis_server import RedisAddress
 from venue_analytics.harness.venues import FoundVenues
 
@@ -89,7 +89,11 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "find_venues",
         lambda *_: FoundVenues(list(VENUES), frozenset(v.venue_id for v in VENUES), []),
     )
-    monkeypatch.setattr(history, "last_durations", lambda *_: {})
+    monkeypatch.setattr(
+        history,
+        "last_durations",
+        lambda _, job, ids: {} if "small" in job else dict.fromkeys(ids, groups.SECONDS),
+    )
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)

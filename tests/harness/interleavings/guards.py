@@ -25,6 +25,7 @@ from tests.harness.interleavings.scenarios import (
     RULES2,
     RULES2_1,
     TWO,
+    TWO3,
     A,
     B,
     Scenario,
@@ -134,24 +135,36 @@ def _guard(
     return Guard(name, says, cuts, scenario, frozenset(breaks.split()), **options)
 
 
-PLANNED_ANEW = Code(attempts.standing, attempts, (('if row["planned_anew"]:', "if False:"),))
+PLANNED_ANEW = Code(attempts._standing, attempts, (('if row["planned_anew"]:', "if False:"),))
 TWO_KEA = Scenario("two deployments", (A, B), 1, 2, "KEA", once=True)
 TWO_K = replace(TWO_KEA, faults=1, fault_kinds="K")
 TWO_KZ = replace(TWO_KEA, fault_kinds="KZ")
 THREE = (A, B, COMMAND_LINE)
 ONE = Scenario("one run", (A,), 1, 1, "KZ", 1, "s", once=True)
 RULES = Scenario("other rules beside", (A1, RULES2), 1, 1, "KE")
-DO_STEPS = (steps.do_steps, process)
-CLOSE_IN_COMMIT = ("close(connection, job, attempt, end)\n                return end", "break")
-LOCK_ALONE = """set_config('app.current_tenant_id', %(tenant_id)s::uuid::text, TRUE)
-FROM jobs.fence AS f WHERE f.job = %(job)s AND f.venue_id = %(venue_id)s FOR UPDATE"""
-GIVE_BACK = "self._keeper.give_back([attempt.venue.venue_id for attempt in together])"
+GROUP = Scenario("group", (TWO,), 1, 1, "A", once=True, small=True)
+BOTH = (replace(TWO, tries=1), replace(B, batches=((1, 0),), tries=1))
+CLOSE = "close(connection, job, attempts, results)"
+LOCK_ALONE = """(
+    SELECT f.venue_id
+    FROM jobs.fence AS f
+    WHERE f.job = %(job)s AND f.venue_id = any(%(venue_ids)s::uuid[])
+        AND set_config('app.current_tenant_id', %(tenant_id)s::uuid::text, TRUE) <> ''
+        AND array_length(%(tokens)s::bigint[], 1) > 0 AND %(limit_ms)s::bigint IS NOT DISTINCT FROM
+        %(limit_ms)s::bigint
+    ORDER BY f.venue_id OFFSET 0 FOR UPDATE
+) AS e (venue_id)
+WHERE e.venue_id::text = ''"""
+ENTER = """jobs.enter(
+        %(job)s, %(tenant_id)s, %(venue_ids)s::uuid[], %(tokens)s::bigint[], %(limit_ms)s::bigint
+    ) AS e (venue_id)"""
+GIVE_BACK = "self._give_back_ended(together)"
 CLOSE_LATE = """
     for attempt in together:
         if late := vars(attempt).pop('late', None):
-            attempts.close(self.connection, self._job, attempt, late)"""
+            attempts.close(self.connection, self._job, [attempt], [late])"""
 ASK_BEFORE = """for asking in together:
-            asking.asked = attempts.standing(self.connection, self._job, asking)
+            (asking.asked,) = attempts.standing(self.connection, self._job, [asking])
         """
 REASON = (standing.reason_to_skip, attempts)
 
@@ -224,7 +237,11 @@ GUARDS = (
         "only unfinished work of the same night, rules and round is resumed",
         Scenario("two steps, other rules", (A1, RULES2_1), 2, 2, "KE", 1, "f"),
         "P5",
-        Code(standing.can_resume, attempts, (("is not None and (", "is not None or ("),)),
+        Code(
+            standing.can_resume,
+            attempts,
+            (("== (work.as_of, work.rules_hash, work.round)", "!= ()"),),
+        ),
     ),
     _guard(
         "latest",
@@ -272,12 +289,7 @@ GUARDS = (
         "P1",
         Sql(
             "enter",
-            (
-                (
-                    "jobs.enter(%(job)s, %(venue_id)s, %(tenant_id)s, %(token)s)",
-                    LOCK_ALONE,
-                ),
-            ),
+            ((ENTER, LOCK_ALONE),),
         ),
     ),
     _guard(
@@ -327,17 +339,19 @@ GUARDS = (
         "only a running row is closed",
         replace(TWO_KEA, fault_kinds="A"),
         "P7",
-        Sql("end_failed", (("AND outcome = 'running'", ""),)),
+        Sql("end_failed", (("AND r.outcome = 'running'", ""),)),
     ),
     _guard(
         "close_in_commit",
         "the row is closed by the transaction of the last data",
         TWO_K,
         "P3 P7",
+        Code(steps._work, steps, ((CLOSE, "done.late = attempts, results"),)),
         Code(
-            *DO_STEPS,
-            (CLOSE_IN_COMMIT,),
-            "    close(connection, job, attempt, end)\n    return end\n",
+            steps.do_step,
+            process,
+            (("return done", "getattr(done, 'late', 0) and close(connection, job, *done.late)"),),
+            "    return done\n",
         ),
     ),
     _guard(
@@ -345,7 +359,11 @@ GUARDS = (
         "the row is closed before the lease is given back",
         TWO_K,
         "P2 P3",
-        Code(*DO_STEPS, (CLOSE_IN_COMMIT,), "    attempt.late = end\n    return end\n"),
+        Code(
+            steps._work,
+            steps,
+            ((CLOSE, "for one, end in zip(attempts, results): one.late = end"),),
+        ),
         Code(
             _BatchWork._work_on,
             _BatchWork,
@@ -365,7 +383,7 @@ GUARDS = (
         Code(
             attempts.begin,
             steps,
-            (("= standing(connection, job, attempt)", "= attempt.asked"),),
+            (("standing(connection, job, attempts)", "[one.asked for one in attempts]"),),
         ),
         Code(
             _BatchWork._work_on,
@@ -377,5 +395,73 @@ GUARDS = (
                 ),
             ),
         ),
+    ),
+    _guard(
+        "each_fence",
+        "a group begins with the newest token of each of its venues",
+        Scenario("two groups, a pause", BOTH, 1, 1, "E", once=True, small=True, fault_rate=100),
+        "P1",
+        Sql("enter", ((ENTER, f"{ENTER}\nWHERE e.venue_id = (%(venue_ids)s::uuid[])[1]"),)),
+    ),
+    _guard(
+        "ask_each",
+        "history is asked of each venue of a group",
+        Scenario("two groups", BOTH, 1, 1, "E", once=True, small=True, fault_rate=100),
+        "P3",
+        Code(
+            attempts.begin,
+            steps,
+            (
+                (
+                    "standing(connection, job, attempts)",
+                    "standing(connection, job, attempts)[:1] * len(attempts)",
+                ),
+            ),
+        ),
+    ),
+    _guard(
+        "same_step",
+        "a venue at another step leaves its group",
+        Scenario(
+            "a group and a half-done venue", (replace(TWO, tries=1), B1), 2, 1, "K", small=True
+        ),
+        "P5 P7",
+        Code(steps._work, steps, ((" and (not inside or at.step == inside[0][1].step)", ""),)),
+    ),
+    _guard(
+        "singles",
+        "after a failure of a group, each of it is done by itself",
+        Scenario("group, one always fails", (TWO3,), 1, 0, small=True, fails=(0,)),
+        "P10",
+        Code(
+            _BatchWork._after,
+            _BatchWork,
+            (("and groups.may_be_one_venues(error)", "and False"),),
+        ),
+    ),
+    _guard(
+        "read_rows",
+        "after a lost answer to COMMIT, the rows say how it ended",
+        GROUP,
+        "P11",
+        Code(
+            _BatchWork._fail,
+            _BatchWork,
+            (("ended = attempts.close_failed", "attempts.close_failed"),),
+        ),
+    ),
+    _guard(
+        "bad_alone",
+        "a venue that did not end well in this round is done alone",
+        Scenario("group, one always kills", (TWO3,), 1, 0, small=True, kills=(0,)),
+        "P10",
+        Code(_BatchWork.begin, _BatchWork, (("is_alone = last is not None", "is_alone = False"),)),
+    ),
+    _guard(
+        "killer_last",
+        "a venue that failed alone in this round comes last",
+        Scenario("group, the first kills", (TWO3,), 1, 0, small=True, kills=(0,)),
+        "P10",
+        Code(_BatchWork.begin, _BatchWork, (("2 if last.alone else 1", "1"),)),
     ),
 )

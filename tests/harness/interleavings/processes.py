@@ -22,8 +22,11 @@ from pydantic import Field
 
 from venue_analytics.harness import (
     SHAPES_RESULTS,
+    Grouped,
+    GroupRun,
     Job,
     JobSettings,
+    PermanentError,
     Venue,
     VenueResult,
     VenueRun,
@@ -32,6 +35,7 @@ from venue_analytics.harness import (
 )
 from venue_analytics.harness.attempts import VenueAttempt
 from venue_analytics.harness.leases import LeaseKeeper, Leases
+from venue_analytics.harness.steps import Committed
 
 #: Renewals of leases are moves, and no thread makes any.
 NEVER = timedelta(days=1)
@@ -57,6 +61,8 @@ STATEMENTS = {
     "raise_fence": "closes a row left running",
     "last_round": "stores the plan",
 }
+#: What a process that a venue kills does next: nothing but that.
+DIES = "dies"
 #: Those that lock fences.
 LOCKING = ("draw_tokens", "enter", "raise_fence")
 
@@ -92,7 +98,7 @@ class Pause:
     Attributes:
         move: in words.
         venues: whose fences or leases it touches.
-        kind: of a statement its name; else redis, writes, commits, waits, begins.
+        kind: of a statement its name; else redis, writes, commits, fails, dies, waits, begins.
         locks: whether it locks the fences of these venues.
     """
 
@@ -131,8 +137,8 @@ class Process:
         at_clear: the generation that Airflow knew when it began.
         connection: the one it has open.
         work: the harness's state of a batch's try.
-        attempt: the venue that it is at.
-        entered: whether that attempt has found work to do.
+        group: the attempts that it is at.
+        entered: those of them that have found work to do.
         draws_in_vain: tokens drawn since a row was opened.
         seen: the leases when it began to wait.
         clock: its monotonic clock, in seconds.
@@ -148,8 +154,8 @@ class Process:
         self.clear_number = self.at_clear = self.generation = 0
         self.connection: WatchedConnection | None = None
         self.work: WatchedWork | None = None
-        self.attempt: VenueAttempt | None = None
-        self.entered = False
+        self.group: list[VenueAttempt] = []
+        self.entered: set[UUID] = set()
         self.draws_in_vain = 0
         self.seen: Mapping[UUID, str | None] = {}
         self.clock = 0.0
@@ -201,14 +207,14 @@ class WatchedConnection(psycopg.Connection):
 
     Attributes:
         owner: the process that has it.
-        venue_id: whose fence its open transaction has locked.
+        venue_ids: whose fences its open transaction has locked.
         lose_answer: the next commit happens, and the connection breaks before the answer comes.
     """
 
     owner: Process
     pool: list[WatchedConnection]
     name_of: StatementNames
-    venue_id: UUID | None = None
+    venue_ids: tuple[UUID, ...] = ()
     lose_answer = False
     is_spare = False
     _depth = 0
@@ -253,9 +259,9 @@ class WatchedConnection(psycopg.Connection):
             stop_before(move, venues, kind=name, locks=name in LOCKING)
 
     def after(self, name: str, parameters: Any) -> None:
-        """Note the fence that is locked; lose the answer if that was said."""
+        """Note the fences that are locked; lose the answer if that was said."""
         if name == "enter":
-            self.venue_id = parameters["venue_id"]
+            self.venue_ids = tuple(parameters["venue_ids"])
         if self._depth == 0:
             self._lose_answer()
 
@@ -283,7 +289,7 @@ class WatchedConnection(psycopg.Connection):
     def _leave(self) -> None:
         self._depth -= 1
         if self._depth == 0:
-            self.venue_id = None
+            self.venue_ids = ()
 
     def _lose_answer(self) -> None:
         if self.lose_answer:
@@ -349,9 +355,9 @@ class WatchedWork(process._BatchWork):
         self.owner = _running().owner
         self.owner.work = self
 
-    def _work_on_one(self, attempt: VenueAttempt) -> None:
-        self.owner.attempt, self.owner.entered = attempt, False
-        super()._work_on_one(attempt)
+    def _do_step(self, group: list[VenueAttempt], limit: timedelta | None) -> Committed:
+        self.owner.group, self.owner.entered = group, set()
+        return super()._do_step(group, limit)
 
 
 def watched_clock() -> SimpleNamespace:
@@ -374,32 +380,75 @@ class Rules(JobSettings):
     )
 
 
-def toy_job(name: str, steps: int) -> Job[Rules]:
-    """A job whose every step writes one row: for which night, by which rules, with which token."""
+def toy_job(
+    name: str,
+    steps: int,
+    *,
+    grouped: bool = True,
+    fails: tuple[int, ...] = (),
+    kills: tuple[int, ...] = (),
+) -> Job[Rules]:
+    """A job whose every step writes a row a venue: which night, by which rules, with which token.
+
+    Args:
+        name: of the job.
+        steps: how many.
+        grouped: whether they take groups.
+        fails: venues whose data are always bad.
+        kills: venues that always kill their worker.
+    """
+    bad = {VENUES[number].venue_id: "is bad data of" for number in fails}
+    bad |= {VENUES[number].venue_id: "dies at" for number in kills}
+
+    def of_one(do: Grouped[Rules]) -> Callable[[VenueRun[Rules]], VenueResult | None]:
+        def step(run: VenueRun[Rules]) -> VenueResult | None:
+            group = GroupRun(
+                run.connection,
+                run.venue.tenant_id,
+                (run.venue,),
+                run.settings,
+                run.as_of,
+                run.force,
+                lambda *_: None,
+            )
+            results = do.do(group)
+            return None if results is None else results[run.venue.venue_id]
+
+        return step
+
+    made = [_step(number, is_last=number == steps - 1, bad=bad) for number in range(steps)]
     return Job(
         name,
         Rules,
-        tuple(_step(number, is_last=number == steps - 1) for number in range(steps)),
+        tuple(made if grouped else map(of_one, made)),
         remove=lambda *_: 0,
         venues_held=lambda *_: [],
     )
 
 
-def _step(number: int, *, is_last: bool) -> Callable[[VenueRun[Rules]], VenueResult | None]:
-    def write(run: VenueRun[Rules]) -> VenueResult | None:
-        venues, owner = (run.venue.venue_id,), _running().owner
-        attempt = owner.attempt
-        if attempt is None:
-            raise BlockedError(f"{owner} works on {run.venue.name} and has no attempt")
+def _step(number: int, *, is_last: bool, bad: Mapping[UUID, str]) -> Grouped[Rules]:
+    def write(run: GroupRun[Rules]) -> dict[UUID, VenueResult] | None:
+        venues, owner = tuple(venue.venue_id for venue in run.venues), _running().owner
         stop_before(f"writes step {number} of", venues, kind="writes")
-        run.connection.execute(
-            WRITE,
-            {"step": number, "token": attempt.token, "row": attempt.row, "forced": run.force},
-        )
+        for attempt in owner.group:
+            if attempt.venue.venue_id in venues:
+                run.connection.execute(
+                    WRITE,
+                    {
+                        "step": number,
+                        "token": attempt.token,
+                        "row": attempt.row,
+                        "forced": run.force,
+                    },
+                )
+        for venue_id in venues:
+            if told := bad.get(venue_id):
+                stop_before(told, (venue_id,), kind=DIES if told.startswith("dies") else "fails")
+                raise PermanentError("bad data")
         stop_before(f"commits step {number} of", venues, kind="commits")
-        return VenueResult() if is_last else None
+        return {venue_id: VenueResult() for venue_id in venues} if is_last else None
 
-    return write
+    return Grouped(write)
 
 
 def _running() -> Strand:

@@ -9,6 +9,8 @@ P6  no older night replaces a newer one without force
 P7  the data are those of an attempt that has succeeded; one whose row is closed cannot commit
 P8  everything comes to an end
 P9  housekeeping shuts nobody out who holds its lease
+P10 a venue that always fails, or always kills its worker, keeps no other from its end
+P11 what has ended well is not told as failed
 """
 
 from __future__ import annotations
@@ -273,6 +275,27 @@ class Properties:
                     "P9",
                     f"housekeeping shuts {process} out of {NAMES[venue_id]}, whose lease it holds",
                 )
+
+    def told_as_failed(self, state: State, process: Process, plan: int, venue_id: UUID) -> None:
+        """Check that what a try tells as failed has not ended well in it."""
+        own = (plan, process.batch, process.number)
+        self.need(
+            not any(
+                (row.run, row.batch, row.try_number) == own and row.outcome == "succeeded"
+                for row in state.rows[venue_id]
+            ),
+            "P11",
+            f"{process} tells {NAMES[venue_id]} as failed, which has ended well",
+        )
+
+    def others_are_done(self, state: State, bad: set[UUID]) -> None:
+        """Check, when all is over, that only those venues are not done that never can be."""
+        for venue_id in set(NAMES) - bad:
+            self.need(
+                state.latest(venue_id) is not None,
+                "P10",
+                f"{NAMES[venue_id]} was kept from its end by another venue",
+            )
 
     def ends_green(
         self, state: State, run: str, as_of: str, marks: Mapping[UUID, int], rules: str

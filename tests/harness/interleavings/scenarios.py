@@ -57,6 +57,9 @@ class Scenario:
         click_kinds: letters, as above.
         once: whether each venue is to be computed once, but for clicks.
         small: whether venues are small, so that a batch takes them together.
+        grouped: whether those that are taken together share transactions.
+        fails: venues whose data are always bad.
+        kills: venues that always kill their worker.
         is_even: whether all processes are equally fast.
         fault_rate: of 1,000 moves so many are faults, while some may come.
     """
@@ -70,6 +73,9 @@ class Scenario:
     click_kinds: str = ""
     once: bool = False
     small: bool = False
+    grouped: bool = True
+    fails: tuple[int, ...] = ()
+    kills: tuple[int, ...] = ()
     is_even: bool = False
     fault_rate: int = 40
 
@@ -80,7 +86,8 @@ OLD = Run("older", night=1)
 FORCED = Run("forced", night=1, force=True)
 RULES2, RULES2_1 = Run("other rules", rules=2), Run("other rules", rules=2, tries=1)
 COMMAND_LINE = Run("C", tries=1, deployment=3)
-TWO = replace(A, batches=((0, 1),))
+TWO, TWO_B = replace(A, batches=((0, 1),)), replace(B, batches=((0, 1),))
+TWO3 = replace(TWO, tries=3)
 FORCED_TWO = replace(FORCED, batches=((0, 1),))
 
 SCENARIOS = (
@@ -91,15 +98,19 @@ SCENARIOS = (
     Scenario("one run, two faults, a click", (A,), 1, 2, "KZE", 1, "fswm", once=True),
     Scenario("one run, two clicks", (A,), 1, 1, "KZ", 2, "fswm", once=True),
     Scenario("batch of two venues", (TWO,), 1, 1, ALL, 1, "fs", once=True),
-    Scenario("batch of two small venues", (TWO,), 1, 1, ALL, 1, "fs", once=True, small=True),
     Scenario(
-        "two small venues in two deployments",
-        (TWO, replace(B, batches=((0, 1),))),
-        1,
-        1,
-        once=True,
-        small=True,
+        "two taken together", (TWO,), 1, 1, ALL, 1, "fs", once=True, small=True, grouped=False
     ),
+    Scenario("group", (TWO,), 1, 1, ALL, 1, "fs", once=True, small=True),
+    Scenario("group, two faults", (TWO,), 1, 2, "KEAT", once=True, small=True),
+    Scenario("group of two steps", (TWO,), 2, 1, ALL, 1, "fs", once=True, small=True),
+    Scenario("groups in two deployments", (TWO, TWO_B), 1, 1, once=True, small=True),
+    Scenario("groups of two steps in two deployments", (TWO, TWO_B), 2, 1, small=True),
+    Scenario("group, edited", (replace(TWO, edit=2),), 1, 1, ALL, 1, "fswm", small=True),
+    Scenario("group, forced", (FORCED_TWO,), 1, 1, ALL, 1, "fs", small=True),
+    Scenario("a group and a half-done venue", (replace(TWO, tries=1), B1), 2, 1, "K", small=True),
+    Scenario("group, one always fails", (TWO3,), 1, 0, once=True, small=True, fails=(0,)),
+    Scenario("group, one always kills", (TWO3,), 1, 0, once=True, small=True, kills=(0,)),
     Scenario("two batches", (replace(A, batches=((0,), (1,))),), 1, 1, "KT", 1, "fsw", once=True),
     Scenario("older backfill beside", (A1, OLD), 1, 1, "KZE", 1, "fs", once=True),
     Scenario("forced older run beside", (A1, FORCED), 1, 1, "KZET", 1, "fs"),

@@ -152,7 +152,14 @@ class World:
         self.trace: list[str] = []
         self.moves_made = 0
         self.faults = self.clicks = 0
-        self.job = processes.toy_job(f"toy_{next(_episodes)}", scenario.steps)
+        size = "small" if scenario.small else "large"
+        self.job = processes.toy_job(
+            f"toy_{size}_{next(_episodes)}",
+            scenario.steps,
+            grouped=scenario.grouped,
+            fails=scenario.fails,
+            kills=scenario.kills,
+        )
         self.runs = {
             run.name: RunState(run, run.rules, [BatchState(run.tries) for _ in run.batches])
             for run in scenario.runs
@@ -181,6 +188,11 @@ class World:
             while self._move():
                 self.moves_made += 1
                 self.properties.need(self.moves_made < OVER_AFTER, "P8", "there is no end")
+            bad = {
+                VENUES[number].venue_id for number in (*self.scenario.fails, *self.scenario.kills)
+            }
+            if bad:
+                self.properties.others_are_done(self.state, bad)
         finally:
             self.end()
 
@@ -243,9 +255,10 @@ class World:
         self.properties.closed_rows_cannot_commit(self.state, self.processes)
         for process in self.processes:
             pause = process.main.pause
-            if pause.kind == "writes" and not process.entered:
-                process.entered = True
-                self.properties.begins_to_work(self.state, process, pause.venues[0])
+            if pause.kind == "writes":
+                for venue_id in set(pause.venues) - process.entered:
+                    process.entered.add(venue_id)
+                    self.properties.begins_to_work(self.state, process, venue_id)
 
     def _read(self) -> State:
         texts = self._leases.texts(self.servers.client)
@@ -263,10 +276,12 @@ class World:
     # ---- processes -------------------------------------------------------------------------
 
     def _process_moves(self) -> Iterator[Move]:
-        locked = {c.venue_id for c in self._orphans}
-        locked |= {p.connection.venue_id for p in self.processes if p.connection}
+        locked = self._locked()
         for process in self.processes:
             pause = process.main.pause
+            if pause.kind == processes.DIES:
+                yield Move(f"{process}: {pause.move}", lambda process=process: self._die(process))
+                continue
             waits_in_vain = pause.kind == "waits" and process.seen == self.state.leases
             if not (waits_in_vain or (pause.locks and locked & set(pause.venues))):
                 yield Move(
@@ -292,6 +307,10 @@ class World:
             may_stop = not process.is_stopped and pause.kind != "tells"
             if may_stop and not self._is_current(process):
                 yield Move(f"{process}: SIGTERM", lambda process=process: self._stop(process), 0.02)
+
+    def _locked(self) -> set[UUID]:
+        open_ones = [p.connection for p in self.processes if p.connection] + self._orphans
+        return {venue_id for connection in open_ones for venue_id in connection.venue_ids}
 
     def _resume(self, process: Process, strand: Strand, error: BaseException | None = None) -> None:
         """Let a strand make its next move, or meet an error there."""
@@ -405,6 +424,9 @@ class World:
         for failure in failures:
             if not isinstance(failure.error, AnalyticsError):
                 raise BlockedError(f"{process}: {failure.error!r}") from failure.error
+            self.properties.told_as_failed(
+                self._read(), process, planned.id, failure.venue.venue_id
+            )
         if not failures:
             return "well"
         return "failed for good" if all(f.permanent for f in failures) else "failed"
@@ -637,7 +659,7 @@ class World:
             )
         if "F" in kinds and any(self.state.leases.values()):
             yield Move("FAULT Redis is flushed", self._flush)
-        if "G" in kinds and any(p.connection and p.connection.venue_id for p in self.processes):
+        if "G" in kinds and any(p.connection and p.connection.venue_ids for p in self.processes):
             yield Move("FAULT PostgreSQL restarts", self._restart_postgres)
 
     def _faults_of(self, process: Process) -> Iterator[tuple[str, str, Callable[[], None]]]:
@@ -654,7 +676,8 @@ class World:
                 told = f"it pauses, and its lease of {NAMES[venue_id]} runs out"
                 yield "E", told, lambda venue_id=venue_id: self._lose_lease(process, venue_id)
         if pause.kind in ("writes", "commits"):
-            yield "T", f"{pause.move}: a transient error", meeting(TransientError("not now"))
+            of_one = TransientError("not now", venue_id=pause.venues[0])
+            yield "T", f"{pause.move}: a transient error", meeting(of_one)
             yield "M", f"{pause.move}: a permanent error", meeting(PermanentError("not ever"))
         if pause.kind == "commits":
             told = f"{pause.move}, and the connection breaks"
@@ -664,14 +687,18 @@ class World:
             yield "R", f"{pause.move}, and Redis does not answer", meeting(error)
         if pause.kind == "waits":
             yield "W", "it has waited too long", lambda: self._wait_too_long(process)
-        locked = {p.connection.venue_id for p in self.processes if p.connection}
-        locked |= {connection.venue_id for connection in self._orphans}
-        if pause.locks and locked & set(pause.venues):
+        if pause.locks and self._locked() & set(pause.venues):
             yield "W", f"{pause.move}, waits too long", lambda: self._wait_too_long(process)
 
     def _killed(self, process: Process) -> None:
         self._kill(process)
         self._give_up(process)
+
+    def _die(self, process: Process) -> None:
+        """Kill a process with its backend, which nothing else could end before its next try."""
+        self._killed(process)
+        for connection in [one for one in self._orphans if one.owner is process]:
+            self._end_backend(connection)
 
     def _lose_sight(self, process: Process) -> None:
         self._give_up(process)
@@ -700,7 +727,7 @@ class World:
         open_ones = [p.connection for p in self.processes if p.connection]
         self._terminate([c for c in [*open_ones, *self._orphans] if not c.closed])
         for connection in open_ones:
-            connection.venue_id = None
+            connection.venue_ids = ()
         for connection in self._orphans:
             connection.cut()
         self._orphans.clear()

@@ -1,10 +1,13 @@
--- No rows: ends an attempt that failed: running -> failed.
-UPDATE jobs.venue_run SET
+-- One row an attempt that has failed: running -> failed.
+UPDATE jobs.venue_run AS r SET
     outcome = 'failed',
-    started_at = coalesce(%(started_at)s, started_at),
+    started_at = coalesce(g.started_at, r.started_at),
     finished_at = clock_timestamp(),
+    seconds = extract(EPOCH FROM clock_timestamp() - coalesce(g.started_at, r.started_at)),
     permanent = %(permanent)s,
     error_type = %(error_type)s,
     error = %(error)s,
     traceback = %(traceback)s
-WHERE id = %(id)s AND outcome = 'running';
+FROM unnest(%(ids)s::bigint[], %(started_at)s::timestamptz[]) AS g (id, started_at)
+WHERE r.id = g.id AND r.outcome = 'running'
+RETURNING r.id;

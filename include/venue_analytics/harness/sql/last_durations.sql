@@ -1,12 +1,10 @@
 -- One row a venue that a job has done before: the seconds that it took last.
 SELECT
     v.venue_id,
-    extract(EPOCH FROM d.finished_at - d.started_at)::double precision AS seconds
+    d.seconds
 FROM unnest(%(venue_ids)s::uuid[]) AS v (venue_id)
 CROSS JOIN LATERAL ( -- noqa: ST05
-    SELECT
-        r.started_at,
-        r.finished_at
+    SELECT r.seconds
     FROM jobs.venue_run AS r
     WHERE
         r.job = %(job)s

@@ -9,7 +9,7 @@ SELECT
     a.outcome,
     coalesce(a.reason, a.error) AS reason,
     a.started_at,
-    extract(EPOCH FROM a.finished_at - a.started_at)::double precision AS seconds,
+    a.seconds,
     a.rows_written,
     a.host
 FROM jobs.venue_run AS a

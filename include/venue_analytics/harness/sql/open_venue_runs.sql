@@ -1,7 +1,7 @@
 -- One row an attempt that begins: its venue and id.
 INSERT INTO jobs.venue_run (
     run, plan_number, batch, round, try_number, clear_number, job, venue_id, tenant_id, venue_name,
-    venue_gone, as_of, rules_hash, token, host, dry_run
+    venue_gone, as_of, rules_hash, token, host, alone, dry_run
 )
 SELECT
     %(run)s,
@@ -19,6 +19,7 @@ SELECT
     v.rules_hash,
     v.token,
     %(host)s,
+    %(alone)s,
     %(dry_run)s
 FROM
     unnest(

@@ -1,7 +1,8 @@
--- One row: what stands of a venue under its locked fence: the latest success by token (for a job
--- that keeps every date, the latest for this as_of), the latest plan that made that very result or
--- found it done, the checkpoint of unfinished work, and whether the run has been planned anew.
+-- One row a venue: what stands of it under its locked fence: the latest success by token (for a
+-- job that keeps every date, the latest for this as_of), the latest plan that made that very result
+-- or found it done, the checkpoint of unfinished work, and whether the run has been planned anew.
 SELECT
+    v.venue_id,
     clock_timestamp() AS asked_at,
     latest.as_of AS done_as_of,
     latest.rules_hash AS done_rules_hash,
@@ -14,7 +15,7 @@ SELECT
         SELECT max(w.plan_number) FROM jobs.venue_run AS w
         WHERE
             w.job = %(job)s
-            AND w.venue_id = %(venue_id)s
+            AND w.venue_id = v.venue_id
             AND w.as_of = latest.as_of
             AND w.rules_hash = latest.rules_hash
             AND w.outcome IN ('succeeded', 'skipped')
@@ -36,7 +37,7 @@ SELECT
                 AND own.plan_try < later.plan_try
         WHERE own.id = %(run)s
     ) AS planned_anew
-FROM (VALUES (1)) AS one (row)
+FROM unnest(%(venue_ids)s::uuid[]) AS v (venue_id)
 LEFT JOIN LATERAL ( -- noqa: ST05
     SELECT
         r.as_of,
@@ -49,11 +50,11 @@ LEFT JOIN LATERAL ( -- noqa: ST05
     FROM jobs.venue_run AS r
     WHERE
         r.job = %(job)s
-        AND r.venue_id = %(venue_id)s
+        AND r.venue_id = v.venue_id
         AND r.token IS NOT NULL
         AND r.outcome = 'succeeded'
         AND (NOT %(keeps_every_date)s OR r.as_of = %(as_of)s)
     ORDER BY r.token DESC
     LIMIT 1
 ) AS latest ON TRUE
-LEFT JOIN jobs.checkpoint AS c ON c.job = %(job)s AND c.venue_id = %(venue_id)s;
+LEFT JOIN jobs.checkpoint AS c ON v.venue_id = c.venue_id AND c.job = %(job)s;

@@ -1,11 +1,18 @@
--- No rows: notes how far a venue has come; commits with that step's data.
+-- No rows: notes how far venues have come; commits with that step's data.
 INSERT INTO jobs.checkpoint (
     job, venue_id, as_of, rules_hash, round, plan_number, step, cursor
 )
-VALUES (
-    %(job)s, %(venue_id)s, %(as_of)s, %(rules_hash)s, %(round)s, %(plan_number)s, %(step)s,
+SELECT
+    %(job)s,
+    v.venue_id,
+    %(as_of)s,
+    %(rules_hash)s,
+    %(round)s,
+    v.plan_number,
+    %(step)s,
     %(cursor)s
-)
+FROM
+    unnest(%(venue_ids)s::uuid[], %(plan_numbers)s::bigint[]) AS v (venue_id, plan_number)
 ON CONFLICT (job, venue_id) DO UPDATE
     SET
         as_of = excluded.as_of,

@@ -14,7 +14,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from venue_analytics.database.statements import statement
-from venue_analytics.harness import TransientError, Venue, VenueResult, VenueRun
+from venue_analytics.harness import GroupRun, TransientError, Venue, VenueResult, VenueRun
 from venue_analytics.jobs.rfm_scoring.rules import bound_names, rules_of
 from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
 
@@ -58,10 +58,9 @@ class Scored:
     movements: list[dict[str, Any]]
 
 
-def score_venue(run: VenueRun[RfmScoringSettings]) -> VenueResult:
-    """Bring one venue's scores to as_of."""
-    night = _Night(run.connection, run.venue.tenant_id, run.settings, run.as_of)
-    return night.score([run.venue])[run.venue.venue_id]
+def score_venues(run: GroupRun[RfmScoringSettings]) -> dict[UUID, VenueResult]:
+    """Bring the scores of a tenant's venues to as_of."""
+    return _Night(run.connection, run.tenant_id, run.settings, run.as_of).score(run.venues)
 
 
 def preview_venue(run: VenueRun[RfmScoringSettings]) -> VenueResult:
@@ -134,7 +133,8 @@ class _Night:
             if venue.venue_id not in states:
                 raise TransientError(
                     f"the scores of venue {venue.name} ({venue.venue_id}) belong to another tenant "
-                    f"than {venue.tenant_id}, under which the source has it"
+                    f"than {venue.tenant_id}, under which the source has it",
+                    venue_id=venue.venue_id,
                 )
         self.refuse_stale_source()
         scored = self.scored(venues, [states[venue_id] for venue_id in ids])

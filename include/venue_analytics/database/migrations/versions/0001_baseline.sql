@@ -95,6 +95,10 @@ CREATE TABLE jobs.venue_run (
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     finished_at timestamptz,
     host text NOT NULL,
+    -- opened for this venue alone: who dies in it is done last
+    alone boolean NOT NULL,
+    -- what it took; venues of one transaction share its time by the rows that they read
+    seconds double precision,
     rows_read bigint,
     rows_written bigint,
     rows_unchanged bigint,
@@ -128,32 +132,36 @@ CREATE TABLE jobs.fence (
 COMMENT ON TABLE jobs.fence IS
 'One row a venue of a job: the newest fencing token. Never deleted, so that no token comes back.';
 
--- A transaction of the given token begins: the venue's tenant is set, its fence row locked. Of two
--- processes the one with the older token is refused here, whatever either believes of its lease.
+-- A transaction on venues of one tenant begins: the tenant is set, their fence rows are locked. Of
+-- two processes the one with the older token is refused here, whatever each believes of its lease.
 CREATE FUNCTION jobs.enter(
-    job_name text, venue uuid, tenant uuid, own_token bigint
-) RETURNS void
+    job_name text, tenant uuid, venues uuid[], own_tokens bigint[], limit_ms bigint
+) RETURNS SETOF uuid
 LANGUAGE plpgsql
 AS $$
-DECLARE
-    newest bigint;
 BEGIN
     IF tenant IS NULL THEN
         -- a policy that then showed no rows would have every customer deleted
-        RAISE EXCEPTION 'venue % has no tenant: a transaction needs exactly one', venue
+        RAISE EXCEPTION 'venues % have no tenant: a transaction needs exactly one', venues
         USING ERRCODE = 'null_value_not_allowed';
     END IF;
     PERFORM set_config('app.current_tenant_id', tenant::text, TRUE);
-    SELECT f.token INTO newest FROM jobs.fence AS f
-    WHERE f.job = job_name AND f.venue_id = venue
-    FOR UPDATE;
-    IF newest IS DISTINCT FROM own_token THEN
-        RAISE EXCEPTION 'another attempt has taken over: its token is %, ours %', newest, own_token
-        USING ERRCODE = 'VA001';
+    IF limit_ms IS NOT NULL THEN
+        PERFORM set_config('statement_timeout', limit_ms::text, TRUE);
     END IF;
+    RETURN QUERY
+    SELECT v.venue_id
+    FROM unnest(venues, own_tokens) AS v (venue_id, token)
+    LEFT JOIN (
+        SELECT f.venue_id, f.token FROM jobs.fence AS f
+        WHERE f.job = job_name AND f.venue_id = ANY(venues)
+        ORDER BY f.venue_id
+        FOR UPDATE
+    ) AS newest ON v.venue_id = newest.venue_id
+    WHERE newest.token IS DISTINCT FROM v.token;
 END $$;
-COMMENT ON FUNCTION jobs.enter(text, uuid, uuid, bigint) IS
-'Begins a transaction on a venue; raises VA001 if the token is not the newest.';
+COMMENT ON FUNCTION jobs.enter(text, uuid, uuid[], bigint[], bigint) IS
+'Begins a transaction on venues; returns those whose token is not the newest.';
 
 CREATE TABLE jobs.checkpoint (
     job text NOT NULL,
@@ -543,9 +551,9 @@ COMMENT ON FUNCTION jobs.list_venues() IS
 -- who may what ----------------------------------------------------------------------------------
 
 REVOKE ALL ON FUNCTION jobs.list_venues() FROM public;
-REVOKE ALL ON FUNCTION jobs.enter(text, uuid, uuid, bigint) FROM public;
+REVOKE ALL ON FUNCTION jobs.enter(text, uuid, uuid[], bigint[], bigint) FROM public;
 GRANT EXECUTE ON FUNCTION
-jobs.list_venues(), jobs.enter(text, uuid, uuid, bigint)
+jobs.list_venues(), jobs.enter(text, uuid, uuid[], bigint[], bigint)
 TO analytics_jobs;
 GRANT USAGE ON SCHEMA source, jobs TO analytics_jobs, analytics_lister;
 GRANT SELECT ON source.adapter TO analytics_jobs;
