@@ -195,6 +195,7 @@ def test_tenants_and_rules_and_moves_do_not_mix(
     assert chorus.sung == ["v1 v5", "v2", "v3"]
 
 
+@pytest.mark.fault("one-bad-venue")
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
@@ -388,6 +389,7 @@ def test_letters_of_all_venues_are_answered_by_their_good_end(chorus: Chorus) ->
 # hanging, locked, killed -------------------------------------------------------------------
 
 
+@pytest.mark.fault("one-hangs")
 def test_a_venue_that_hangs_costs_the_others_its_limit_twice_and_is_done_last(
     chorus: Chorus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -414,6 +416,7 @@ def test_a_slow_venue_that_nobody_waits_for_has_all_the_time_of_the_task(
     assert chorus.sung == ["v2"]
 
 
+@pytest.mark.fault("one-hangs")
 def test_a_venue_whose_fence_is_locked_costs_the_others_the_locks_timeout(chorus: Chorus) -> None:
     chorus.do()
     chorus.sung.clear()
@@ -431,6 +434,7 @@ class Killed(BaseException):
     """Nothing of the process runs after it, but what closes its rows."""
 
 
+@pytest.mark.fault("one-kills")
 def test_a_group_whose_worker_died_is_done_one_by_one_and_nobody_is_red(chorus: Chorus) -> None:
     chorus.faults[V2.venue_id] = fail(Killed())  # type: ignore[arg-type]
     with pytest.raises(Killed):
@@ -441,6 +445,7 @@ def test_a_group_whose_worker_died_is_done_one_by_one_and_nobody_is_red(chorus: 
     assert chorus.outcomes() == ALL_WELL
 
 
+@pytest.mark.fault("one-kills")
 def test_a_venue_that_kills_its_worker_every_time_keeps_no_other_from_its_end(
     chorus: Chorus,
 ) -> None:
@@ -452,6 +457,7 @@ def test_a_venue_that_kills_its_worker_every_time_keeps_no_other_from_its_end(
     assert chorus.outcomes() == V2_FAILED
 
 
+@pytest.mark.fault("answer-lost")
 def test_after_a_lost_answer_to_commit_the_rows_say_how_it_ended(chorus: Chorus) -> None:
     chorus.connection_class = LosesAnswers
     assert chorus.do() == []

@@ -272,7 +272,7 @@ def close(
     """
     rows_read = sum(result.rows_read + 1 for result in results)
     names = {
-        "ended": Jsonb(
+        "ends": Jsonb(
             [
                 _end(attempt, result, share=(result.rows_read + 1) / rows_read)
                 for attempt, result in zip(attempts, results, strict=True)

@@ -1,17 +1,23 @@
-"""The job of three steps, with something that happens inside one of them."""
+"""Jobs with something that happens inside one of their steps."""
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from psycopg import sql
 from tests.harness.simple_venues import ARENA
 from tests.harness.three_steps import THREE_STEPS, Run, count, publish, rank
 
-from venue_analytics.harness import Job
+from venue_analytics.harness import Grouped, GroupRun, Job, VenueResult
+from venue_analytics.jobs.rfm_scoring import RFM_SCORING
+from venue_analytics.jobs.rfm_scoring.score import score_venues
+from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
 
 NAP = """
 CREATE TABLE nap (seconds double precision, looks_for_client text);
@@ -79,3 +85,22 @@ def _be_the_only_writer(run: Run) -> None:
     ).fetchone()
     if row != (True,):
         raise RuntimeError("two writers at once")
+
+
+#: Venues in it kill the process that scores them.
+DEADLY = """
+CREATE TABLE deadly (venue_id uuid);
+GRANT SELECT ON deadly TO analytics_jobs;
+"""
+
+
+def score_or_die(run: GroupRun[RfmScoringSettings]) -> dict[UUID, VenueResult]:
+    """Score a group, unless one of its venues is deadly."""
+    results = score_venues(run)
+    deadly = {venue_id for (venue_id,) in run.connection.execute("SELECT venue_id FROM deadly")}
+    if deadly & {venue.venue_id for venue in run.venues}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return results
+
+
+DYING = replace(RFM_SCORING, steps=(Grouped(score_or_die),))

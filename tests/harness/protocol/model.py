@@ -5,8 +5,6 @@ its begin and its commit, since the fences are held in between), a decision of A
 click. A pause needs no state of its own, for any process may be arbitrarily slow; what makes one
 hurt is that its leases run out. Each clause (CLAUSES) can be taken out.
 
-Groups, venues of one transaction, are here before they are in the harness, whose groups are of one.
-
 The properties:
 
 P1  only the newest token writes a venue;
@@ -99,7 +97,7 @@ CLAUSES = {
     "singles": "after a failure of a group, each of it alone",
     "read_rows": "after a lost answer to COMMIT the rows are read",
     "bad_alone": "a venue that did not end well in this round is done alone",
-    "killer_last": "a venue that died alone in this round comes last",
+    "killer_last": "a venue that failed alone in this round comes last",
 }
 PROTOCOL = frozenset(CLAUSES)
 
@@ -451,9 +449,9 @@ class Model:
         row = self.last_here(s, p, v)
         return row is not None and row.out not in WELL
 
-    def died_alone(self, s: State, p: Process, v: int) -> bool:
+    def failed_alone(self, s: State, p: Process, v: int) -> bool:
         row = self.last_here(s, p, v)
-        return row is not None and row.alone and row.out in ("running", "dead")
+        return row is not None and row.alone and row.out not in WELL
 
     def lease(self, s: State, p: Process) -> Iterator[tuple[str, State]]:
         on, first, rest = self.on, p.todo[0], p.todo[1:]
@@ -471,9 +469,9 @@ class Model:
             q = self.after(p, rest, bad=self.worse(p, 2), redo=0)
             yield f"v{v} failed for good in this round", self.setp(s, p, q)
             return
-        waits_for_others = "killer_last" in on and self.died_alone(s, p, v)
-        if waits_for_others and any(not self.died_alone(s, p, w.v) for w in rest):
-            yield f"v{v} died alone: last", self.setp(s, p, p._replace(todo=(*rest, first)))
+        waits_for_others = "killer_last" in on and self.failed_alone(s, p, v)
+        if waits_for_others and any(not self.failed_alone(s, p, w.v) for w in rest):
+            yield f"v{v} failed alone: last", self.setp(s, p, p._replace(todo=(*rest, first)))
             return
         wanted = [first]
         if not first.how and not ("bad_alone" in on and self.is_bad(s, p, v)):

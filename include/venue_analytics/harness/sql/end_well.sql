@@ -4,7 +4,7 @@
 WITH given AS (
     SELECT g.*
     FROM
-        jsonb_to_recordset(%(ended)s) AS g (
+        jsonb_to_recordset(%(ends)s) AS g (
             id bigint,
             venue_id uuid,
             outcome text,
