@@ -28,7 +28,7 @@ from tests.jobs.scoring import (
     uid,
 )
 
-from venue_analytics.jobs.rfm_scoring.rules import rules_of
+from venue_analytics.jobs.rfm_scoring.rules import segment, segments
 
 pytestmark = pytest.mark.both_versions
 DAY = timedelta(days=1)
@@ -385,12 +385,11 @@ SCORES = (1, 2, 3, 4, 5)
 @pytest.mark.parametrize("rule_set", ["audited", "standard"])
 def test_each_triple_of_scores_has_one_segment(rule_set: str) -> None:
     rules = Rules(rule_set=rule_set)
-    stated = rules_of(make_settings(rules))
-    assert stated.segments == rules.segments
+    settings = make_settings(rules)
+    assert sorted(segments(settings)) == sorted(rules.segments)
     for r, f, m in product(SCORES, SCORES, SCORES):
         for days in (rules.at_risk_max_days, rules.at_risk_max_days + 1):
-            is_long_gone = days > stated.long_gone_after_days
-            found = stated.segment(r, f, m, is_long_gone)
+            found = segment(settings, r, f, m, days > rules.at_risk_max_days)
             assert found == segment_of(r, f, m, days, rules), (r, f, m, days)
 
 

@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 import redis
 from psycopg import sql
+from psycopg.types.json import Jsonb
 from tests.databases import Database
 from tests.jobs.rfm_oracle import Rules
 from tests.jobs.scoring import (
@@ -704,17 +705,13 @@ def test_a_second_run_compares_customer_by_customer_never_all_with_all(
     )
     simple_house.run()
     settings = RfmScoringSettings()
-    rules_hash = settings.rules_hash()
     parameters = bound_names(settings, AS_OF) | {
         "venue_ids": [VENUE],
         "tenant_id": TENANT,
         "as_of": AS_OF,
         "currencies": [None],
-        "main_currencies": ["USD"],
-        "rules_hashes_before": [rules_hash],
-        "currencies_before": ["USD"],
-        "finds_main_currency": False,
-        "rules_hash": rules_hash,
+        "rules_hash": settings.rules_hash(),
+        "rules": Jsonb(settings.rules_as_json()),
         "dry_run": False,
     }
     explain = "EXPLAIN (ANALYZE, FORMAT JSON) " + statement(

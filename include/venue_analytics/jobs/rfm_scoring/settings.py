@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -12,32 +12,31 @@ from venue_analytics.harness import SHAPES_RESULTS, JobSettings
 
 #: The highest bound, and the most purchases that a setting can ask for.
 HIGHEST = 1_000_000
-
-#: Four bounds: for scores 5, 4, 3 and 2; what meets none scores 1.
-Bounds = Annotated[list[Annotated[int, Field(le=HIGHEST)]], Field(min_length=4, max_length=4)]
-
 RISING = f"four rising whole numbers between 0 and {HIGHEST}"
 FALLING = f"four falling whole numbers between {HIGHEST} and 1"
 PERCENTAGES = "four falling whole numbers between 100 and 1"
 A_CURRENCY = "an ISO 4217 code such as EUR, or null"
 
 
-def _rising(bounds: list[int]) -> list[int]:
-    if bounds[0] < 0 or any(low >= high for low, high in pairwise(bounds)):
-        raise ValueError(f"must be {RISING}")
-    return bounds
+def _rule(unit: str, allowed: str | None = None, **bounds: Any) -> Any:
+    """Describe a setting that shapes results; `allowed` says what its bounds cannot."""
+    extra = SHAPES_RESULTS | {"unit": unit}
+    if allowed is not None:
+        extra["allowed"] = allowed
+    return Field(json_schema_extra=extra, **bounds)
 
 
-def _falling(bounds: list[int]) -> list[int]:
-    if bounds[-1] < 1 or any(high <= low for high, low in pairwise(bounds)):
-        raise ValueError(f"must be {FALLING}")
-    return bounds
+def _check(allowed: str, lowest: int, highest: int, step: int) -> AfterValidator:
+    """Check that bounds rise (step 1) or fall (step -1)."""
 
+    def check(bounds: list[int]) -> list[int]:
+        rising = bounds[::step]
+        is_outside = rising[0] < lowest or rising[-1] > highest
+        if is_outside or any(low >= high for low, high in pairwise(rising)):
+            raise ValueError(f"must be {allowed}")
+        return bounds
 
-def _falling_percent(bounds: list[int]) -> list[int]:
-    if bounds[0] > 100 or bounds[-1] < 1 or any(high <= low for high, low in pairwise(bounds)):
-        raise ValueError(f"must be {PERCENTAGES}")
-    return bounds
+    return AfterValidator(check)
 
 
 def _known_currency(code: str) -> str:
@@ -46,100 +45,69 @@ def _known_currency(code: str) -> str:
     return code
 
 
+#: Four bounds: for scores 5, 4, 3 and 2; what meets none scores 1.
+Bounds = Annotated[list[Annotated[int, Field(le=HIGHEST)]], Field(min_length=4, max_length=4)]
+Points = Annotated[int, _rule("points", ge=3, le=15)]
+Days = Annotated[int, _rule("days", ge=0, le=36_500)]
+Purchases = Annotated[int, _rule("purchases", ge=1, le=HIGHEST)]
+Currency = Annotated[str, AfterValidator(_known_currency)]
+
+
 class RfmScoringSettings(JobSettings):
     """Thresholds and rules of RFM scoring."""
 
-    rule_set: Literal["audited", "standard"] = Field(
+    rule_set: Annotated[Literal["audited", "standard"], _rule("-")] = Field(
         "audited",
         description="Which rules name segments and churn risk: the audited service's, by the total "
         "of the scores, or the standard ones, by recency first.",
-        json_schema_extra=SHAPES_RESULTS | {"unit": "-"},
     )
-    recency_days: Annotated[Bounds, AfterValidator(_rising)] = Field(
+    recency_days: Annotated[Bounds, _rule("days", RISING), _check(RISING, 0, HIGHEST, 1)] = Field(
         [30, 60, 90, 180],
         description="Days since the last purchase, at the most, for scores 5, 4, 3 and 2.",
-        json_schema_extra=SHAPES_RESULTS | {"unit": "days", "allowed": RISING},
     )
-    frequency_purchases: Annotated[Bounds, AfterValidator(_falling)] = Field(
-        [10, 7, 4, 2],
-        description="Purchases, at the least, for scores 5, 4, 3 and 2.",
-        json_schema_extra=SHAPES_RESULTS | {"unit": "purchases", "allowed": FALLING},
-    )
-    monetary_percent: Annotated[Bounds, AfterValidator(_falling_percent)] = Field(
+    frequency_purchases: Annotated[
+        Bounds, _rule("purchases", FALLING), _check(FALLING, 1, HIGHEST, -1)
+    ] = Field([10, 7, 4, 2], description="Purchases, at the least, for scores 5, 4, 3 and 2.")
+    monetary_percent: Annotated[
+        Bounds, _rule("percent", PERCENTAGES), _check(PERCENTAGES, 1, 100, -1)
+    ] = Field(
         [80, 60, 40, 20],
         description="Percent of the venue's customers who spent strictly less, at the least, "
         "for scores 5, 4, 3 and 2.",
-        json_schema_extra=SHAPES_RESULTS | {"unit": "percent", "allowed": PERCENTAGES},
     )
-    lookback_days: int | None = Field(
-        None,
-        ge=1,
-        le=36_500,
-        description="Days before as_of that purchases count from; null means all history.",
-        json_schema_extra=SHAPES_RESULTS | {"unit": "days"},
+    lookback_days: Annotated[int | None, _rule("days", ge=1, le=36_500)] = Field(
+        None, description="Days before as_of that purchases count from; null means all history."
     )
-    vip_min_total: int = Field(
-        12,
-        ge=3,
-        le=15,
-        description="Total score from which a customer is VIP; above regular_min_total.",
-        json_schema_extra=SHAPES_RESULTS | {"unit": "points"},
+    vip_min_total: Points = Field(
+        12, description="Total score from which a customer is VIP; above regular_min_total."
     )
-    regular_min_total: int = Field(
-        8,
-        ge=3,
-        le=15,
-        description="Total score from which a customer is Regular; above at_risk_min_total.",
-        json_schema_extra=SHAPES_RESULTS | {"unit": "points"},
+    regular_min_total: Points = Field(
+        8, description="Total score from which a customer is Regular; above at_risk_min_total."
     )
-    at_risk_min_total: int = Field(
-        5,
-        ge=3,
-        le=15,
-        description="Total score from which a customer is At-Risk, not Lost.",
-        json_schema_extra=SHAPES_RESULTS | {"unit": "points"},
+    at_risk_min_total: Points = Field(
+        5, description="Total score from which a customer is At-Risk, not Lost."
     )
-    at_risk_max_days: int = Field(
+    at_risk_max_days: Days = Field(
+        180, description="Days since the last purchase up to which a customer is At-Risk, not Lost."
+    )
+    high_risk_after_days: Days = Field(
         180,
-        ge=0,
-        le=36_500,
-        description="Days since the last purchase up to which a customer is At-Risk, not Lost.",
-        json_schema_extra=SHAPES_RESULTS | {"unit": "days"},
-    )
-    high_risk_after_days: int = Field(
-        180,
-        ge=0,
-        le=36_500,
         description="Days since the last purchase after which churn risk is high; at least "
         "medium_risk_after_days.",
-        json_schema_extra=SHAPES_RESULTS | {"unit": "days"},
     )
-    high_risk_min_purchases: int = Field(
-        3,
-        ge=1,
-        le=HIGHEST,
-        description="Purchases from which churn risk can be high.",
-        json_schema_extra=SHAPES_RESULTS | {"unit": "purchases"},
+    high_risk_min_purchases: Purchases = Field(
+        3, description="Purchases from which churn risk can be high."
     )
-    medium_risk_after_days: int = Field(
-        90,
-        ge=0,
-        le=36_500,
-        description="Days since the last purchase after which churn risk is medium.",
-        json_schema_extra=SHAPES_RESULTS | {"unit": "days"},
+    medium_risk_after_days: Days = Field(
+        90, description="Days since the last purchase after which churn risk is medium."
     )
-    medium_risk_min_purchases: int = Field(
-        2,
-        ge=1,
-        le=HIGHEST,
-        description="Purchases from which churn risk can be medium.",
-        json_schema_extra=SHAPES_RESULTS | {"unit": "purchases"},
+    medium_risk_min_purchases: Purchases = Field(
+        2, description="Purchases from which churn risk can be medium."
     )
-    currency: Annotated[str, AfterValidator(_known_currency)] | None = Field(
+    currency: Annotated[Currency | None, _rule("ISO 4217 code", A_CURRENCY)] = Field(
         None,
         description="ISO 4217 code of the orders that count; null means the venue's own, else "
         "that of most of its sales at its first build.",
-        json_schema_extra=SHAPES_RESULTS | {"unit": "ISO 4217 code", "allowed": A_CURRENCY},
     )
 
     @model_validator(mode="after")

@@ -1,24 +1,30 @@
--- One row a venue: what scoring it read, wrote, removed and left out, and who moved. The venues are
--- one tenant's and under the same rules. Everybody is built from the source; only rows that differ
--- are written.
-WITH given AS (
-    SELECT v.*
-    FROM unnest(
-        %(venue_ids)s::uuid[],
-        -- what is to count, where settings or source say; that of most of its sales so far
-        %(currencies)s::text[],
-        %(main_currencies)s::text[],
-        -- in force before this as_of; null before the first build
-        %(rules_hashes_before)s::text[],
-        %(currencies_before)s::text[]
-    ) AS v (venue_id, currency, main_currency, rules_hash_before, currency_before)
+-- One row a venue of the tenant's: what scoring it read, wrote, removed and left out, its segments,
+-- and who moved. The venues are under the same rules. Everybody is built from the source; only rows
+-- that differ are written.
+WITH standing AS MATERIALIZED (
+    SELECT
+        g.venue_id, g.currency, v.main_currency,
+        r.rules_hash AS rules_hash_before, r.currency AS currency_before
+    -- the currency that is to count, where settings or source say
+    FROM unnest(%(venue_ids)s::uuid[], %(currencies)s::text[]) AS g (venue_id, currency)
+    LEFT JOIN public.venue_rfm_state AS v
+        ON g.venue_id = v.venue_id AND v.tenant_id = %(tenant_id)s
+    LEFT JOIN LATERAL ( -- noqa: ST05
+        SELECT r.rules_hash, r.currency
+        FROM public.venue_rfm_rules AS r
+        WHERE
+            r.venue_id = v.venue_id AND r.tenant_id = v.tenant_id AND r.since < %(as_of)s
+        ORDER BY r.since DESC
+        LIMIT 1
+    ) AS r ON TRUE
+    WHERE v.venue_id IS NOT NULL OR %(dry_run)s
 ),
 
--- Of the whole tenant: a refund is found by its order, not by a venue.
+-- Of the whole tenant: a refund is found by its order, not by a venue. A negative one takes nothing
+-- back, and none is more than the largest amount.
 refunded AS MATERIALIZED (
     SELECT
         r.order_id,
-        -- a negative refund takes nothing back, and no refund is more than the largest amount
         sum(least(greatest(r.amount_cents, 0), 999999999999)) FILTER (
             WHERE r.refunded_at < %(as_of)s
         )::bigint AS cents
@@ -37,31 +43,16 @@ order_of_venue AS (
             WHEN o.refunded_at < %(as_of)s THEN o.amount_cents
         END AS refunded_cents
     FROM (
-        SELECT
-            o.order_id,
-            o.venue_id,
-            o.customer_id,
-            o.ordered_at,
-            o.refunded_at,
-            o.amount_cents,
-            o.currency
+        SELECT o.*
         FROM source.orders AS o
         WHERE
-            o.venue_id = any(%(venue_ids)s::uuid[])
-            AND o.tenant_id = %(tenant_id)s
-            AND o.is_sale
+            o.venue_id = any(%(venue_ids)s::uuid[]) AND o.tenant_id = %(tenant_id)s AND o.is_sale
+            AND (o.ordered_at < %(as_of)s OR o.ordered_at > now() OR o.ordered_at IS NULL)
             AND (
-                (
-                    o.ordered_at < %(as_of)s
-                    AND (
-                        %(since)s::timestamptz IS NULL
-                        OR o.ordered_at >= %(since)s
-                        -- a venue's main currency is that of all its sales
-                        OR %(finds_main_currency)s
-                    )
-                )
-                OR o.ordered_at > now()
-                OR o.ordered_at IS NULL
+                %(since)s::timestamptz IS NULL
+                OR coalesce(o.ordered_at >= %(since)s, TRUE)
+                -- a venue's main currency is that of all its sales
+                OR (SELECT bool_or(s.main_currency IS NULL) FROM standing AS s)
             )
     ) AS o
     FULL JOIN refunded AS r ON o.order_id = r.order_id
@@ -70,10 +61,7 @@ order_of_venue AS (
 -- A sale is a purchase unless something leaves it out; what stands first is said.
 sale AS (
     SELECT
-        o.venue_id,
-        o.customer_id,
-        o.ordered_at,
-        o.currency,
+        o.venue_id, o.customer_id, o.ordered_at, o.currency, o.amount_cents, o.refunded_cents,
         CASE
             WHEN o.order_id IS NULL THEN 'refund alone'
             WHEN o.ordered_at < %(since)s THEN 'before the look-back'
@@ -85,23 +73,18 @@ sale AS (
             WHEN o.currency IS NULL THEN 'currency missing'
             WHEN o.refunded_cents >= o.amount_cents THEN 'refunded in whole'
             WHEN o.customer_id IS NULL THEN 'guest'
-        END AS left_out,
-        CASE
-            WHEN o.amount_cents BETWEEN 0 AND 999999999999
-                THEN o.amount_cents - coalesce(o.refunded_cents, 0)
-        END AS net_cents
+        END AS left_out
     FROM order_of_venue AS o
 ),
 
 by_currency AS MATERIALIZED (
     SELECT
-        s.venue_id,
-        s.customer_id,
-        s.currency,
-        s.left_out,
+        s.venue_id, s.customer_id, s.currency, s.left_out,
         count(*) AS sales,
         count(*) FILTER (WHERE s.ordered_at < %(as_of)s) AS sales_so_far,
-        sum(s.net_cents)::bigint AS spent_cents,
+        sum(s.amount_cents - coalesce(s.refunded_cents, 0)) FILTER (
+            WHERE s.left_out IS NULL
+        )::bigint AS spent_cents,
         min(s.ordered_at) AS first_purchase_at,
         max(s.ordered_at) AS last_purchase_at
     FROM sale AS s
@@ -110,9 +93,7 @@ by_currency AS MATERIALIZED (
 
 -- The currency of most of a venue's sales (of equals, the first by name).
 main_currency AS (
-    SELECT DISTINCT ON (c.venue_id)
-        c.venue_id,
-        c.currency
+    SELECT DISTINCT ON (c.venue_id) c.venue_id, c.currency
     FROM by_currency AS c
     WHERE c.currency IS NOT NULL AND c.sales_so_far > 0
     GROUP BY c.venue_id, c.currency
@@ -121,24 +102,25 @@ main_currency AS (
 
 venue AS MATERIALIZED (
     SELECT
-        g.venue_id,
-        coalesce(g.main_currency, m.currency) AS main_currency,
-        coalesce(g.currency, g.main_currency, m.currency) AS currency,
-        g.rules_hash_before IS NULL AND NOT %(dry_run)s AS is_first,
-        (g.rules_hash_before IS DISTINCT FROM %(rules_hash)s) AS has_other_rules,
-        g.currency_before
-    FROM given AS g
-    LEFT JOIN main_currency AS m ON g.venue_id = m.venue_id
+        v.*,
+        -- nobody moves at the first build; a change of rules or currency says nothing of customers
+        v.rules_hash_before IS NULL AND NOT %(dry_run)s AS is_first,
+        v.has_other_rules OR coalesce(v.currency_before <> v.currency, FALSE) AS by_rules,
+        (v.has_other_rules OR v.currency_before IS DISTINCT FROM v.currency) AS rules_are_new
+    FROM (
+        SELECT
+            s.venue_id, s.rules_hash_before, s.currency_before,
+            coalesce(s.main_currency, m.currency) AS main_currency,
+            coalesce(s.currency, s.main_currency, m.currency) AS currency,
+            (s.rules_hash_before IS DISTINCT FROM %(rules_hash)s) AS has_other_rules
+        FROM standing AS s
+        LEFT JOIN main_currency AS m ON s.venue_id = m.venue_id
+    ) AS v
 ),
 
 customer_sale AS MATERIALIZED (
     SELECT
-        c.venue_id,
-        c.customer_id,
-        c.sales,
-        c.spent_cents,
-        c.first_purchase_at,
-        c.last_purchase_at,
+        c.venue_id, c.customer_id, c.sales, c.spent_cents, c.first_purchase_at, c.last_purchase_at,
         CASE
             WHEN
                 c.currency <> v.currency
@@ -155,12 +137,8 @@ customer_sale AS MATERIALIZED (
 -- tenant says whether it is deleted; a row that belongs to no tenant says so where there is none.
 customer AS MATERIALIZED (
     SELECT
-        p.venue_id,
-        p.customer_id,
-        p.sales::integer AS purchases,
-        p.spent_cents,
-        p.first_purchase_at,
-        p.last_purchase_at,
+        p.venue_id, p.customer_id, p.sales::integer AS purchases, p.spent_cents,
+        p.first_purchase_at, p.last_purchase_at,
         coalesce(NOT own.deleted, NOT everybodys.deleted, FALSE) AS known
     FROM customer_sale AS p
     LEFT JOIN source.customers AS own
@@ -184,8 +162,7 @@ cut AS MATERIALIZED (
         ) AS monetary
     FROM (
         SELECT
-            c.venue_id,
-            count(*) AS customers,
+            c.venue_id, count(*) AS customers,
             array_agg(c.spent_cents ORDER BY c.spent_cents) AS spent
         FROM customer AS c
         GROUP BY c.venue_id
@@ -229,15 +206,13 @@ segmented AS (
 -- What was noted at this as_of or later is overwritten: before it, the segments were these.
 undone AS (
     SELECT
-        c.venue_id,
-        c.customer_id,
+        c.venue_id, c.customer_id,
         (array_agg(c.previous_segment ORDER BY c.as_of))[1] AS previous_segment,
         array_agg(c.ctid) FILTER (WHERE c.as_of > %(as_of)s) AS later,
         array_agg(c.ctid) FILTER (WHERE c.as_of = %(as_of)s) AS tonights
     FROM public.customer_segment_change AS c
     WHERE
-        c.venue_id = any(%(venue_ids)s::uuid[])
-        AND c.tenant_id = %(tenant_id)s
+        c.venue_id = any(%(venue_ids)s::uuid[]) AND c.tenant_id = %(tenant_id)s
         AND c.as_of >= %(as_of)s
         AND NOT %(dry_run)s
     GROUP BY c.venue_id, c.customer_id
@@ -247,9 +222,7 @@ undone AS (
 -- made one of what stands and what is new (30,000 customers: 108 s instead of 2 s).
 before AS (
     SELECT
-        old.*,
-        u.later,
-        u.tonights,
+        old.*, u.later, u.tonights,
         coalesce(old.venue_id, u.venue_id) AS any_venue_id,
         coalesce(old.customer_id, u.customer_id) AS any_customer_id,
         CASE
@@ -257,9 +230,7 @@ before AS (
             WHEN old.known THEN old.segment
         END AS shown_segment
     FROM (
-        SELECT
-            c.*,
-            c.ctid AS place
+        SELECT c.*, c.ctid AS place
         FROM public.customer_rfm_state AS c
         WHERE c.venue_id = any(%(venue_ids)s::uuid[]) AND c.tenant_id = %(tenant_id)s
     ) AS old
@@ -268,14 +239,13 @@ before AS (
 
 compared AS MATERIALIZED (
     SELECT
-        s.*,
+        coalesce(s.venue_id, b.any_venue_id) AS venue_id,
+        coalesce(s.customer_id, b.any_customer_id) AS customer_id,
+        s.first_purchase_at, s.last_purchase_at, s.spent_cents, s.purchases, s.recency_score,
+        s.frequency_score, s.monetary_score, s.segment, s.churn_risk, s.known,
         CASE WHEN s.known THEN s.segment END AS shown_segment,
-        coalesce(s.venue_id, b.any_venue_id) AS any_venue_id,
-        coalesce(s.customer_id, b.any_customer_id) AS any_customer_id,
-        b.later,
-        b.tonights,
-        b.shown_segment AS previous_segment,
-        b.spent_cents AS previous_spent_cents,
+        b.shown_segment AS previous_segment, b.spent_cents AS previous_spent_cents,
+        b.later, b.tonights,
         -- where its row is, if there is nobody for it any more
         CASE WHEN s.customer_id IS NULL THEN b.place END AS gone,
         s.customer_id IS NOT NULL AND (
@@ -294,21 +264,6 @@ compared AS MATERIALIZED (
     FULL JOIN before AS b ON s.venue_id = b.any_venue_id AND s.customer_id = b.any_customer_id
 ),
 
--- Nobody has moved at a venue's first build.
-moved AS MATERIALIZED (
-    SELECT
-        c.any_venue_id AS venue_id,
-        c.any_customer_id AS customer_id,
-        c.previous_segment,
-        c.shown_segment AS segment,
-        c.spent_cents,
-        c.previous_spent_cents,
-        v.has_other_rules OR coalesce(v.currency_before <> v.currency, FALSE) AS by_rules
-    FROM compared AS c
-    INNER JOIN venue AS v ON c.any_venue_id = v.venue_id
-    WHERE c.previous_segment IS DISTINCT FROM c.shown_segment AND NOT v.is_first
-),
-
 -- Rows are deleted by their place, which is never a nested loop. Nobody else changes them: whoever
 -- does a venue holds its fence.
 removed AS (
@@ -317,30 +272,18 @@ removed AS (
         old.ctid = any(array(SELECT c.gone FROM compared AS c WHERE c.gone IS NOT NULL))
         AND old.tenant_id = %(tenant_id)s
         AND NOT %(dry_run)s
-    RETURNING old.venue_id
 ),
 
 written AS (
     INSERT INTO public.customer_rfm_state (
-        venue_id, customer_id, tenant_id, first_purchase_at, last_purchase_at, created_at,
-        spent_cents, purchases, recency_score, frequency_score, monetary_score, segment,
-        churn_risk, known
+        venue_id, customer_id, tenant_id, created_at,
+        first_purchase_at, last_purchase_at, spent_cents, purchases, recency_score,
+        frequency_score, monetary_score, segment, churn_risk, known
     )
     SELECT
-        c.venue_id,
-        c.customer_id,
-        %(tenant_id)s,
-        c.first_purchase_at,
-        c.last_purchase_at,
-        %(as_of)s,
-        c.spent_cents,
-        c.purchases,
-        c.recency_score,
-        c.frequency_score,
-        c.monetary_score,
-        c.segment,
-        c.churn_risk,
-        c.known
+        c.venue_id, c.customer_id, %(tenant_id)s, %(as_of)s,
+        c.first_purchase_at, c.last_purchase_at, c.spent_cents, c.purchases, c.recency_score,
+        c.frequency_score, c.monetary_score, c.segment, c.churn_risk, c.known
     FROM compared AS c
     WHERE c.is_changed AND NOT %(dry_run)s
     ON CONFLICT (venue_id, customer_id) DO UPDATE
@@ -352,7 +295,13 @@ written AS (
             excluded.purchases, excluded.recency_score, excluded.frequency_score,
             excluded.monetary_score, excluded.segment, excluded.churn_risk, excluded.known
         )
-    RETURNING customer_rfm_state.venue_id
+),
+
+moved AS MATERIALIZED (
+    SELECT c.*, v.by_rules
+    FROM compared AS c
+    INNER JOIN venue AS v ON c.venue_id = v.venue_id
+    WHERE c.previous_segment IS DISTINCT FROM c.shown_segment AND NOT v.is_first
 ),
 
 forgotten AS (
@@ -360,11 +309,9 @@ forgotten AS (
     WHERE
         c.ctid = any(
             array(
-                SELECT unnest(k.later)
-                FROM compared AS k
+                SELECT unnest(k.later) FROM compared AS k
                 UNION ALL
-                SELECT unnest(k.tonights)
-                FROM compared AS k
+                SELECT unnest(k.tonights) FROM compared AS k
                 WHERE k.previous_segment IS NOT DISTINCT FROM k.shown_segment
             )
         )
@@ -377,23 +324,16 @@ noted AS (
         venue_id, customer_id, as_of, tenant_id, previous_segment, segment, spent_cents, by_rules
     )
     SELECT
-        m.venue_id,
-        m.customer_id,
-        %(as_of)s,
-        %(tenant_id)s,
-        m.previous_segment,
-        m.segment,
+        m.venue_id, m.customer_id, %(as_of)s, %(tenant_id)s, m.previous_segment, m.shown_segment,
         -- of this night; whoever has left has spent nothing that counts
         coalesce(m.spent_cents, 0),
         m.by_rules
     FROM moved AS m
     WHERE NOT %(dry_run)s
     ON CONFLICT (venue_id, customer_id, as_of) DO UPDATE
-        SET
-            previous_segment = excluded.previous_segment,
-            segment = excluded.segment,
-            spent_cents = excluded.spent_cents,
-            by_rules = excluded.by_rules
+        SET (previous_segment, segment, spent_cents, by_rules) = (
+            excluded.previous_segment, excluded.segment, excluded.spent_cents, excluded.by_rules
+        )
         WHERE
         (
             customer_segment_change.previous_segment, customer_segment_change.segment,
@@ -403,16 +343,110 @@ noted AS (
         )
 ),
 
--- What is told of each venue; MATERIALIZED, so that no nested loop counts anew for each.
-population AS MATERIALIZED (
+figures AS (
     SELECT
-        c.any_venue_id AS venue_id,
-        count(c.customer_id) AS customers,
+        c.venue_id, c.shown_segment,
+        count(*) AS customers,
+        sum(c.spent_cents) AS spent_cents,
+        sum(c.purchases) AS purchases,
+        sum(greatest(public.whole_days(c.first_purchase_at, %(as_of)s), 30)) AS days
+    FROM compared AS c
+    WHERE c.shown_segment IS NOT NULL
+    GROUP BY c.venue_id, c.shown_segment
+),
+
+-- A row for each segment of the rules in force, empty ones too, and none of others.
+segment AS MATERIALIZED (
+    SELECT
+        v.venue_id,
+        public.rfm_segment_name(code.segment) AS name,
+        coalesce(f.customers, 0) AS customers,
+        coalesce(round(f.spent_cents / 100, 2), 0) AS revenue,
+        coalesce(round(f.spent_cents / (100 * f.purchases), 2), 0) AS avg_order_value,
+        coalesce(round(f.spent_cents / (100 * f.customers), 2), 0) AS avg_lifetime_value,
+        coalesce(round(f.purchases * 365.25 / f.days, 2), 0) AS avg_purchase_frequency
+    FROM venue AS v
+    CROSS JOIN unnest(%(codes)s::smallint[]) AS code (segment)
+    LEFT JOIN figures AS f ON v.venue_id = f.venue_id AND code.segment = f.shown_segment
+),
+
+other_segments AS (
+    DELETE FROM public.customer_segments AS s
+    WHERE
+        s.venue_id = any(%(venue_ids)s::uuid[]) AND s.tenant_id = %(tenant_id)s
+        AND s.segment_name NOT IN (SELECT g.name FROM segment AS g)
+        AND NOT %(dry_run)s
+),
+
+summarized AS (
+    INSERT INTO public.customer_segments (
+        venue_id, tenant_id, segment_name, customer_count, total_revenue, avg_order_value,
+        avg_lifetime_value, avg_purchase_frequency, last_calculated_at
+    )
+    SELECT
+        g.venue_id, %(tenant_id)s, g.name, g.customers, g.revenue, g.avg_order_value,
+        g.avg_lifetime_value, g.avg_purchase_frequency, %(as_of)s
+    FROM segment AS g
+    WHERE NOT %(dry_run)s
+    ON CONFLICT (venue_id, segment_name) DO UPDATE
+        SET (
+            customer_count, total_revenue, avg_order_value, avg_lifetime_value,
+            avg_purchase_frequency, last_calculated_at
+        ) = (
+            excluded.customer_count, excluded.total_revenue, excluded.avg_order_value,
+            excluded.avg_lifetime_value, excluded.avg_purchase_frequency,
+            excluded.last_calculated_at
+        )
+        WHERE customer_segments.* IS DISTINCT FROM excluded.*
+),
+
+-- From this as_of on, customers are segmented by these rules, where they are new; rules that came
+-- in force later, or now and are not new, are overwritten.
+other_rules AS (
+    DELETE FROM public.venue_rfm_rules AS r
+    USING venue AS v
+    WHERE
+        r.venue_id = v.venue_id AND r.tenant_id = %(tenant_id)s
+        AND (r.since > %(as_of)s OR (r.since = %(as_of)s AND NOT v.rules_are_new))
+        AND NOT %(dry_run)s
+),
+
+new_rules AS (
+    INSERT INTO public.venue_rfm_rules (venue_id, since, tenant_id, rules_hash, currency, rules)
+    SELECT v.venue_id, %(as_of)s, %(tenant_id)s, %(rules_hash)s, v.currency, %(rules)s
+    FROM venue AS v
+    WHERE v.rules_are_new AND NOT %(dry_run)s
+    ON CONFLICT (venue_id, since) DO UPDATE
+        SET (rules_hash, currency, rules) = (
+            excluded.rules_hash, excluded.currency, excluded.rules
+        )
+        WHERE venue_rfm_rules.* IS DISTINCT FROM excluded.*
+),
+
+-- All that only ages with as_of reads from here.
+state AS (
+    UPDATE public.venue_rfm_state AS s
+    SET (as_of, currency, main_currency) = (%(as_of)s, v.currency, v.main_currency)
+    FROM venue AS v
+    WHERE
+        s.venue_id = v.venue_id AND s.tenant_id = %(tenant_id)s
+        AND (s.as_of, s.currency, s.main_currency)
+        IS DISTINCT FROM (%(as_of)s, v.currency, v.main_currency)
+        AND NOT %(dry_run)s
+),
+
+-- What is told of each venue; MATERIALIZED, so that no nested loop counts anew for each.
+told AS MATERIALIZED (
+    SELECT
+        c.venue_id,
+        count(*) FILTER (WHERE c.gone IS NULL AND c.purchases IS NOT NULL) AS population,
         count(*) FILTER (
             WHERE c.previous_segment IS NOT NULL OR c.shown_segment IS NOT NULL
-        ) AS shown_before_or_after
+        ) AS shown_before_or_after,
+        count(*) FILTER (WHERE c.is_changed) AS written,
+        count(c.gone) AS removed
     FROM compared AS c
-    GROUP BY c.any_venue_id
+    GROUP BY c.venue_id
 ),
 
 looked_at AS MATERIALIZED (
@@ -421,10 +455,7 @@ looked_at AS MATERIALIZED (
         sum(k.sales)::bigint AS sales,
         jsonb_object_agg(k.left_out, k.sales) FILTER (WHERE k.left_out IS NOT NULL) AS left_out
     FROM (
-        SELECT
-            s.venue_id,
-            s.left_out,
-            sum(s.sales) AS sales
+        SELECT s.venue_id, s.left_out, sum(s.sales) AS sales
         FROM customer_sale AS s
         GROUP BY s.venue_id, s.left_out
     ) AS k
@@ -432,38 +463,43 @@ looked_at AS MATERIALIZED (
 ),
 
 movement AS MATERIALIZED (
-    SELECT
-        m.venue_id,
-        jsonb_agg(to_jsonb(m.*) - 'venue_id') AS movements
+    SELECT m.venue_id, jsonb_agg(to_jsonb(m.*) - 'venue_id') AS movements
     FROM (
         SELECT
             m.venue_id,
             public.rfm_segment_name(m.previous_segment) AS "from",
-            public.rfm_segment_name(m.segment) AS "to",
+            public.rfm_segment_name(m.shown_segment) AS "to",
             m.spent_cents IS NULL AS "left",
             count(*) AS customers,
             sum(coalesce(m.spent_cents, m.previous_spent_cents, 0))::bigint AS spent_cents
         FROM moved AS m
-        GROUP BY m.venue_id, m.previous_segment, m.segment, m.spent_cents IS NULL
+        GROUP BY m.venue_id, m.previous_segment, m.shown_segment, m.spent_cents IS NULL
     ) AS m
     GROUP BY m.venue_id
+),
+
+segments AS MATERIALIZED (
+    SELECT
+        s.venue_id,
+        jsonb_object_agg(s.name, s.customers) AS segments,
+        sum(s.revenue)::text AS revenue
+    FROM segment AS s
+    GROUP BY s.venue_id
 )
 
 SELECT
-    v.venue_id,
-    v.currency,
-    v.main_currency,
-    (
-        v.has_other_rules OR v.currency_before IS DISTINCT FROM v.currency
-    ) AS rules_are_new,
+    v.venue_id, v.currency,
     coalesce(r.sales, 0) AS sales,
-    coalesce(p.customers, 0) AS population,
-    coalesce(p.shown_before_or_after, 0) AS shown_before_or_after,
-    (SELECT count(*) FROM written AS w WHERE w.venue_id = v.venue_id) AS written,
-    (SELECT count(*) FROM removed AS w WHERE w.venue_id = v.venue_id) AS removed,
     coalesce(r.left_out, '{}') AS left_out,
+    coalesce(t.population, 0) AS population,
+    coalesce(t.shown_before_or_after, 0) AS shown_before_or_after,
+    coalesce(t.written, 0) AS written,
+    coalesce(t.removed, 0) AS removed,
+    g.segments,
+    g.revenue,
     coalesce(m.movements, '[]') AS movements
 FROM venue AS v
 LEFT JOIN looked_at AS r ON v.venue_id = r.venue_id
-LEFT JOIN population AS p ON v.venue_id = p.venue_id
-LEFT JOIN movement AS m ON v.venue_id = m.venue_id;
+LEFT JOIN told AS t ON v.venue_id = t.venue_id
+LEFT JOIN movement AS m ON v.venue_id = m.venue_id
+LEFT JOIN segments AS g ON v.venue_id = g.venue_id;
