@@ -9,12 +9,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, ClassVar
 
+import psutil
 import psycopg
 from psycopg import sql
 
@@ -41,6 +42,7 @@ class Measured:
 
     Attributes:
         seconds: of the clock, without the start of its process.
+        server_seconds: of the server's processors, with the start of its session.
         rows: that it wrote.
         wal_mb: write-ahead log, megabytes of a million bytes.
         rss_mb: the most memory that its process held.
@@ -50,6 +52,7 @@ class Measured:
     """
 
     seconds: float
+    server_seconds: float = 0.0
     rows: int = 0
     wal_mb: float = 0.0
     rss_mb: float = 0.0
@@ -82,16 +85,19 @@ def measure(
     with psycopg.connect(server.superuser_uri(database), autocommit=True) as connection:
         connection.execute("CHECKPOINT")
         updates_before, hot_before = _updates(connection)
+        cpu_before = _processor_seconds(server)
         (begin,) = connection.execute("SELECT pg_current_wal_insert_lsn()").fetchone() or ("0/0",)
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             measured, rss_mb = pool.submit(_in_child, way, arguments).result()
         _wait_for_sessions_to_end(connection)
+        server_seconds = _processor_seconds(server) - cpu_before
         (wal,) = connection.execute(
             "SELECT pg_current_wal_insert_lsn() - %s::pg_lsn", [begin]
         ).fetchone() or (0,)
         updates, hot = _updates(connection)
     return replace(
         measured,
+        server_seconds=server_seconds,
         wal_mb=float(wal) / MEGABYTE,
         rss_mb=rss_mb,
         hot=(hot - hot_before) / (updates - updates_before) if updates > updates_before else None,
@@ -111,6 +117,16 @@ def _peak_rss() -> int:
         return int(peak) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024)
+
+
+def _processor_seconds(server: PostgresServer) -> float:
+    """Give what the server's processes, and those that have ended, have had of the processors."""
+    postmaster = psutil.Process(server.pid)
+    spent = sum(postmaster.cpu_times())
+    for child in postmaster.children():
+        with suppress(psutil.NoSuchProcess):
+            spent += sum(child.cpu_times()[:2])
+    return spent
 
 
 def _wait_for_sessions_to_end(connection: psycopg.Connection[Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -11,39 +12,54 @@ from bench.measuring import Measured, TimedCursor
 
 from venue_analytics.command_line_run import run_job
 from venue_analytics.database.connection import DatabaseAddress, connect
-from venue_analytics.harness import VenueResult, VenueRun, history
+from venue_analytics.harness import GroupRun, groups, history
+from venue_analytics.harness.batches import pack
 from venue_analytics.harness.leases import Leases
 from venue_analytics.harness.redis_server import RedisAddress
 from venue_analytics.harness.request import RunRequest
 from venue_analytics.harness.tenant import one_moment, set_tenant
 from venue_analytics.harness.venues import find_venues
 from venue_analytics.jobs import RFM_SCORING
+from venue_analytics.jobs.rfm_scoring.score import score_venues
 from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
 
 SETTINGS = RfmScoringSettings()
 
 
-def bare(uri: str, as_of: datetime) -> Measured:
-    """Do the job's own step, a transaction a venue: no lease, no token, no fence, no history.
+def bare(uri: str, as_of: datetime, measured_in: str) -> Measured:
+    """Do the job's own step, group by group: no lease, no token, no fence, no history.
 
     Args:
         uri: of the database.
         as_of: of the night.
+        measured_in: the database whose history says what venues took last, so that the groups are
+            those of the guarded way.
     """
-    with _connect(uri) as connection:
+    with _connect(measured_in) as other, _connect(uri) as connection:
+        venue_ids = [venue.venue_id for venue in find_venues(other, RFM_SCORING).venues]
+        took = history.last_durations(other, RFM_SCORING.name, venue_ids)
         began = time.monotonic()
         rows = 0
-        for venue in find_venues(connection, RFM_SCORING).venues:
-            with one_moment(connection):
-                set_tenant(connection, venue.tenant_id)
-                result = RFM_SCORING.steps[0](
-                    VenueRun(
-                        connection, venue, SETTINGS, as_of, force=False, set_aside=lambda *_: None
+        venues = [
+            replace(venue, expected_seconds=took.get(venue.venue_id))
+            for venue in find_venues(connection, RFM_SCORING).venues
+        ]
+        for batch in pack(venues, max_tasks=None):
+            for group in groups.cut(batch.venues, lambda v: v, lambda v: groups.likeness(v, {})):
+                with one_moment(connection):
+                    set_tenant(connection, group[0].tenant_id)
+                    results = score_venues(
+                        GroupRun(
+                            connection,
+                            group[0].tenant_id,
+                            tuple(group),
+                            SETTINGS,
+                            as_of,
+                            force=False,
+                            set_aside=lambda *_: None,
+                        )
                     )
-                )
-            if not isinstance(result, VenueResult):
-                raise TypeError(f"the job has more steps than one: {result!r}")
-            rows += result.rows_written
+                rows += sum(result.rows_written for result in results.values())
         return Measured(time.monotonic() - began, rows=rows, statements=TimedCursor.seconds)
 
 

@@ -34,6 +34,7 @@ class Size:
 SIZES = {
     "S": Size("S", venues=20, tenants=1, pairs=28_000, orders=100_000),
     "M": Size("M", venues=200, tenants=10, pairs=300_000, orders=1_500_000),
+    "L": Size("L", venues=500, tenants=10, pairs=1_500_000, orders=10_000_000),
 }
 
 
