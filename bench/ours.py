@@ -6,15 +6,19 @@ import time
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 from bench.measuring import Measured, TimedCursor
 
-from venue_analytics.command_line_run import run_job
 from venue_analytics.database.connection import DatabaseAddress, connect
 from venue_analytics.harness import GroupRun, groups, history
 from venue_analytics.harness.batches import pack
+from venue_analytics.harness.finish import finish_run
+from venue_analytics.harness.history import RunKey
 from venue_analytics.harness.leases import Leases
+from venue_analytics.harness.plan import plan_run
+from venue_analytics.harness.process import process_batch
 from venue_analytics.harness.redis_server import RedisAddress
 from venue_analytics.harness.request import RunRequest
 from venue_analytics.harness.tenant import one_moment, set_tenant
@@ -64,17 +68,21 @@ def bare(uri: str, as_of: datetime, measured_in: str) -> Measured:
 
 
 def guarded(uri: str, redis_uri: str, as_of: datetime) -> Measured:
-    """Run the job as the command line does: leases, tokens, fence, history.
+    """Run the job as a DAG run does, by one worker: plan, the batches one after the other, finish.
 
     Raises:
         RuntimeError: a venue did not end well.
     """
     leases = Leases(RedisAddress.parse(redis_uri, name="bench").client(), RFM_SCORING.name)
-    request = RunRequest(as_of=as_of)
+    key = RunKey(uuid4(), RFM_SCORING.name, f"as of {as_of}")
     began = time.monotonic()
-    run, unfinished = run_job(
-        lambda: _connect(uri), leases, RFM_SCORING, SETTINGS, request, lambda *_: None
-    )
+    with _connect(uri) as connection:
+        run = plan_run(connection, leases, RFM_SCORING, key, SETTINGS, RunRequest(), as_of=as_of)
+        batches = history.load_batches(connection, run)
+    for batch in batches:
+        process_batch(lambda: _connect(uri), leases, RFM_SCORING, run, batch, SETTINGS)
+    with _connect(uri) as connection:
+        unfinished = finish_run(connection, leases, RFM_SCORING, run)
     seconds = time.monotonic() - began
     if unfinished:
         raise RuntimeError("\n".join(unfinished[:5]))

@@ -44,20 +44,20 @@ QUESTIONS = (
         "SELECT * FROM customer_rfm_scores "
         "WHERE venue_id = %(venue_id)s AND customer_id = %(customer_id)s",
         OF_VENUE + " AND customer_id = %(customer_id)s",
-        3,
+        2.5,
     ),
     Question(
         "a whole venue",
         "SELECT * FROM customer_rfm_scores WHERE venue_id = %(venue_id)s",
         OF_VENUE,
-        1,
+        1.7,
     ),
     Question(
         "a venue's top 50 by spend",
         "SELECT * FROM customer_rfm_scores WHERE venue_id = %(venue_id)s "
         "ORDER BY total_spent DESC LIMIT 50",
-        OF_VENUE,
-        3,
+        "SELECT 50",
+        1,
     ),
     Question(
         "a venue's counts by segment",

@@ -217,7 +217,7 @@ class _Bench:
 
     def _reads(self) -> None:
         self.found.reads = measure_reads(self._postgres, self._guarded)
-        table = _table(
+        table = a_table(
             f"{self.found.size.name}: the API's reads of the largest venue (! more than is needed)",
             ("Question", "By"),
             ("Views, ms", "Plain, ms", "Ratio", "State rows read", "Needed"),
@@ -237,7 +237,7 @@ class _Bench:
     def _print_ways(self) -> None:
         size, ways = self.found.size, self.found.ways
         pairs = f"{self.found.pairs:,} pairs"
-        table = _table(
+        table = a_table(
             f"{size.name}: {size.venues} venues, {pairs}, {size.orders:,} orders",
             ("What",),
             ("Seconds", "/ floor", "CPU, s", "Rows written", "WAL, MB", "HOT", "Worker, MB"),
@@ -310,7 +310,7 @@ def _growth(found: list[Figures]) -> Iterator[Verdict]:
 
 
 def _print_goals(console: Console, found: list[Figures]) -> None:
-    table = _table("Goals of RFM scoring", ("Size", "What"), ("Seconds", "Ratio", "Goal", "Met"))
+    table = a_table("Goals of RFM scoring", ("Size", "What"), ("Seconds", "Ratio", "Goal", "Met"))
     rows = [(one.size.name, verdict) for one in found for verdict in _verdicts(one)]
     rows += [("", verdict) for verdict in _growth(found)]
     for size, verdict in rows:
@@ -324,10 +324,11 @@ def _print_goals(console: Console, found: list[Figures]) -> None:
             "[green]met[/green]" if verdict.is_met else "[red]missed[/red]",
         )
     console.print(table)
-    console.print("Ten thousand tiny venues: bench/tiny_venues.py.")
+    console.print("Ten thousand tiny venues: python -m bench.tiny_venues.")
 
 
-def _table(title: str, texts: Iterable[str], numbers: Iterable[str]) -> Table:
+def a_table(title: str, texts: Iterable[str], numbers: Iterable[str]) -> Table:
+    """Return an empty table; columns of numbers come last."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for name in texts:
         table.add_column(name)

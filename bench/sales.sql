@@ -1,7 +1,7 @@
--- Fills the platform's tables with sales of a given size: venues of Zipf-distributed size, in
--- tenants of about twenty; customers who buy at several venues of their tenant; two years of orders.
--- Parameters: venues, tenants, pairs (customer at a venue), orders, until. The same parameters give
--- the same rows.
+-- Fills the platform's tables with sales of a given size: venues of Zipf-distributed size; customers
+-- who buy at several venues of their tenant; two years of orders. Parameters: venues, tenants, pairs
+-- (customer at a venue), orders, skew (of the venues' sizes; 0 is none), events (of a venue),
+-- customers (of a tenant, at the least), until. The same parameters give the same rows.
 
 SELECT setseed(0.5);
 
@@ -11,7 +11,9 @@ SELECT
     md5('venue ' || v)::uuid AS venue_id,
     v %% %(tenants)s AS tenant,
     md5('tenant ' || v %% %(tenants)s)::uuid AS tenant_id,
-    greatest(1, round(%(pairs)s * (v ^ -0.9) / sum(v ^ -0.9) OVER ()))::integer AS pairs
+    greatest(
+        1, round(%(pairs)s * (v ^ -%(skew)s::float8) / sum(v ^ -%(skew)s::float8) OVER ())
+    )::integer AS pairs
 FROM generate_series(1, %(venues)s) AS v;
 
 INSERT INTO tenants SELECT DISTINCT tenant_id, 'Tenant ' || tenant FROM size_of_venue;
@@ -22,7 +24,9 @@ FROM size_of_venue;
 
 -- half as many again as its largest venue has
 CREATE TEMP TABLE size_of_tenant AS
-SELECT tenant, tenant_id, (max(pairs) * 1.5)::integer + 2 AS customers
+SELECT
+    tenant, tenant_id,
+    greatest((max(pairs) * 1.5)::integer + 2, %(customers)s) AS customers
 FROM size_of_venue GROUP BY tenant, tenant_id;
 
 INSERT INTO users
@@ -35,7 +39,7 @@ INSERT INTO events
 SELECT
     md5('event ' || v.number || ' ' || n)::uuid, v.tenant_id, v.venue_id, 'Event ' || n, 'music',
     'PUBLISHED', %(until)s, %(until)s, NULL
-FROM size_of_venue AS v CROSS JOIN generate_series(0, 19) AS n;
+FROM size_of_venue AS v CROSS JOIN generate_series(0, %(events)s - 1) AS n;
 
 CREATE TEMP TABLE pair AS
 SELECT
@@ -66,7 +70,7 @@ ANALYZE pair, purchase;
 INSERT INTO orders
 SELECT
     o.order_id, p.tenant_id, p.user_id,
-    md5('event ' || p.number || ' ' || floor(o.which * 20)::integer)::uuid,
+    md5('event ' || p.number || ' ' || floor(o.which * %(events)s)::integer)::uuid,
     CASE WHEN o.which < 0.02 THEN 'REFUNDED' WHEN o.which < 0.05 THEN 'CANCELLED'
         ELSE 'COMPLETED' END,
     o.cents, NULL, 'EUR', 2,

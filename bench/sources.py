@@ -22,13 +22,20 @@ DAY = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Size:
-    """How much there is to score. A pair is a customer at a venue; venues are Zipf-distributed."""
+    """How much there is to score. A pair is a customer at a venue.
+
+    Venues are Zipf-distributed, of so much skew; a venue has so many events, a tenant so many
+    customers at the least.
+    """
 
     name: str
     venues: int
     tenants: int
     pairs: int
     orders: int
+    skew: float = 0.9
+    events: int = 20
+    customers: int = 0
 
 
 SIZES = {
@@ -42,13 +49,7 @@ def load(server: PostgresServer, database: str, size: Size) -> None:
     """Make a database with the platform's tables and our schema, nothing scored yet."""
     server.prepare({database: "analytics_owner"})
     owner = server.uri(database, "analytics_owner")
-    parameters: dict[str, Any] = {
-        "venues": size.venues,
-        "tenants": size.tenants,
-        "pairs": size.pairs,
-        "orders": size.orders,
-        "until": FIRST_NIGHT,
-    }
+    parameters: dict[str, Any] = vars(size) | {"until": FIRST_NIGHT}
     platform = files("venue_analytics.demo")
     with psycopg.connect(owner, cursor_factory=psycopg.ClientCursor) as connection:
         connection.execute("SET work_mem = '256MB'")

@@ -19,7 +19,8 @@ To see first what an edit would do, trigger with `dry_run` and the new `settings
 would move between segments, and nothing is written.
 
 ### When it is red
-`finish` lists the venues that did not end well, with the reason; the others are done. Mend the
+`finish` lists the venues that did not end well, with the reason; the others are done, also those of
+the same task. Mend the
 cause, then clear the run with *Only failed*: that does these venues and `finish` again. The task
 `ended_well` does nothing: it keeps a run red until `finish` has succeeded.
 - *the source is loaded through …*: it is behind; clear when it has caught up.

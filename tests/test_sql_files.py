@@ -81,6 +81,7 @@ VALUES: dict[str, Any] = {
     "host": "host",
     "id": 1,
     "ids": [1],
+    "is_common": False,
     "job": "rfm_scoring",
     "keeps_every_date": False,
     "key": "sale 7",

@@ -233,7 +233,8 @@ class AirflowJob:
         except psycopg.Error as error:
             _fail(in_words(error))
         if failures:
-            message = "; ".join(map(str, failures))
+            message = f"{len(failures)} of {len(planned.venues)} venues failed: "
+            message += "; ".join(map(str, failures))
             if all(failure.permanent for failure in failures):
                 raise AirflowFailException(message)
             raise TaskFailedError(message)

@@ -248,6 +248,8 @@ def _row(venue: Venue, attempt: Attempt | None, segments: list[str]) -> list[str
     if attempt is None:
         return [f"[red]✗[/red] {escape(venue.name)}", "not begun"]
     summary = attempt.summary or {}
+    if attempt.outcome == "running":
+        return [f"[yellow]…[/yellow] {escape(venue.name)}", "running"]
     if attempt.outcome == "failed":
         return [f"[red]✗[/red] {escape(venue.name)}", "failed"]
     if attempt.outcome == "skipped":

@@ -275,6 +275,7 @@ def test_a_stopped_run_says_how_to_go_on(
         with cli.start("run", "rfm_scoring") as process:
             signal.signal(signal.SIGINT, before)
             wait_until(lambda: _waiting_for_lock(superuser), within=60)
+            assert line_of(cli("show-run", "rfm_scoring"), "… Arena")[-1] == "running"
             process.send_signal(sent)
             _, err = process.communicate()
     assert process.returncode == code

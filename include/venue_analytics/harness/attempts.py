@@ -20,7 +20,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from venue_analytics.database.statements import statement
-from venue_analytics.harness import dead_letters
+from venue_analytics.harness import dead_letters, groups
 from venue_analytics.harness.database_errors import in_words
 from venue_analytics.harness.errors import LeaseLostError, PermanentError
 from venue_analytics.harness.failures import describe
@@ -44,6 +44,8 @@ class VenueAttempt:
         work: what is to do.
         holder: what its lease says.
         clear_number: how often the run had been cleared when this try began.
+        patience: how many times longer than others it may take before it is cut.
+        seconds: what the steps that it has done took.
         token: its fencing token, once drawn.
         row: its row in history, once there.
         is_alone: whether it shares its transactions with no other venue.
@@ -58,6 +60,8 @@ class VenueAttempt:
     work: Work
     holder: Holder
     clear_number: int = 0
+    patience: int = 1
+    seconds: float = 0.0
     token: int | None = None
     row: int | None = None
     is_alone: bool = False
@@ -66,8 +70,8 @@ class VenueAttempt:
     progress: Checkpoint | None = None
 
     def start_over(self) -> None:
-        """Forget token and row: the lease is to be taken anew, and is another one."""
-        self.token = self.row = None
+        """Forget what the lease allowed: it is to be taken anew, and is another one."""
+        self.token = self.row = self.progress = None
         self.holder = replace(self.holder, process=uuid4())
 
 
@@ -304,6 +308,7 @@ def _end(attempt: VenueAttempt, result: VenueResult, *, share: float) -> dict[st
         "reason": result.reason,
         "started_at": entered_at,
         "share": share,
+        "seconds_before": attempt.seconds,
         "rows_read": result.rows_read,
         "rows_written": result.rows_written,
         "rows_unchanged": result.rows_unchanged,
@@ -331,6 +336,7 @@ def close_failed(
         "ids": [attempt.row for attempt in attempts],
         "started_at": [attempt.entered_at for attempt in attempts],
         "permanent": isinstance(fault, PermanentError),
+        "is_common": isinstance(error, Exception) and not groups.may_be_one_venues(error),
         "error_type": type(error).__name__,
         "error": describe(error),
         # where it happened; the values that it happened with may be somebody's

@@ -22,6 +22,13 @@ UNMEASURED = SECONDS / 20
 #: is expected to, but not less than the shortest limit.
 PATIENCE = 10
 SHORTEST_LIMIT = timedelta(seconds=30)
+#: A venue that was cut may take so many times longer when its turn comes again.
+PATIENCE_GROWS = 4
+#: A group may exceed what it is expected to take while it has no more venues than this, each of
+#: them small: what a transaction costs by itself is booked on its venues, and fewer of them would
+#: each be booked more, night by night.
+FEWEST = 10
+SMALL = SECONDS / 4
 
 T = TypeVar("T")
 
@@ -53,7 +60,9 @@ def cut(
     for item in items:
         own, own_likeness = expected_seconds(venue_of(item)), alike(item)
         is_member = own_likeness is not None and own_likeness == group_likeness
-        if group and not (is_member and len(group) < MOST and round(seconds + own, 6) <= SECONDS):
+        are_few = len(group) < FEWEST and max(own, seconds / max(len(group), 1)) <= SMALL
+        has_room = are_few or round(seconds + own, 6) <= SECONDS
+        if group and not (is_member and len(group) < MOST and has_room):
             yield group
             group, seconds = [], 0.0
         group.append(item)

@@ -85,6 +85,7 @@ class Attempt:
     summary: dict[str, Any] | None
     clear_number: int
     alone: bool
+    is_common: bool
     permanent: bool
     error_type: str | None
     error: str | None

@@ -240,9 +240,11 @@ class LeaseKeeper:
         traceback: TracebackType | None,
     ) -> None:
         """Give back what is left, and stop."""
-        self._stop.set()
-        self._thread.join()
-        self.give_back(list(self._kept))
+        try:
+            self._stop.set()
+            self._thread.join()
+        finally:
+            self.give_back(list(self._kept))
 
     def take(self, wanted: Mapping[UUID, Holder]) -> dict[UUID, Held]:
         """Take leases and keep them; gives those that somebody else holds."""
@@ -287,11 +289,16 @@ class LeaseKeeper:
         with self._lock:
             kept = {v: self._kept.pop(v) for v in venue_ids if v in self._kept}
             for venue_id in kept:
-                del self._until[venue_id]
+                self._until.pop(venue_id, None)
         try:
             self._leases.release(kept)
         except TransientError as error:
             log.warning("%d leases run out by themselves: %s", len(kept), error)
+        except BaseException:
+            # stopped before Redis answered: they are given back at the end
+            with self._lock:
+                self._kept |= kept
+            raise
 
     def _keep_renewing(self) -> None:
         while not self._stop.wait(self._every):
@@ -312,7 +319,8 @@ class LeaseKeeper:
                     self._until[venue_id] = until
                     if not is_ours:
                         log.warning("the lease of venue %s is somebody else's now", venue_id)
-                        del self._kept[venue_id], self._until[venue_id]
+                        del self._kept[venue_id]
+                        self._until.pop(venue_id, None)
             given_back = {v: h for v, h in kept.items() if self._kept.get(v) is not h}
         # what was given back while it was renewed has just been set again
         self._leases.release(given_back)

@@ -147,8 +147,8 @@ class _BatchWork:
         # since when somebody else was seen to hold them
         self._waiting: dict[UUID, float] = {}
         self._at_work: list[VenueAttempt] = []
-        # those that are done when no other venue is left; their leases are kept
-        self._last: list[VenueAttempt] = []
+        # what failed transactions have cost, in words
+        self._lost: list[str] = []
         # why the database could not be reached again; then no further venue is begun
         self._unreachable: psycopg.OperationalError | None = None
 
@@ -171,9 +171,9 @@ class _BatchWork:
                 self._tell_failed(venue, PermanentError(last.error or "failed for good"))
                 continue
             attempt = self._attempt(venue)
-            attempt.is_alone = last is not None
             # one that has killed its worker, or hung, must not keep others from their end again
-            where = 0 if last is None else 2 if last.alone else 1
+            attempt.is_alone = last is not None and not last.is_common
+            where = 0 if last is None or not attempt.is_alone else 2 if last.alone else 1
             queues[where].append(attempt)
         self._queue = deque(chain(*queues))
         if self._try_number > 1 and not run.dry_run:
@@ -217,9 +217,6 @@ class _BatchWork:
                 self._work_on(mine)
             elif all(a.venue.venue_id in self._waiting for a in self._queue):
                 time.sleep(POLL_SECONDS)
-        for attempt in self._last:
-            self._work_in_groups([[attempt]])
-            self._give_back_ended([attempt])
 
     def end_well(self) -> None:
         """Note that the round is done: only a clear has it done again."""
@@ -338,9 +335,10 @@ class _BatchWork:
                 self._fail(together, error)
             else:
                 # a transaction on one of these venues goes on for too long: find out which
-                for attempt in together:
+                mine = [attempt for attempt in together if attempt in self._at_work]
+                for attempt in mine:
                     self._leave(attempt)
-                for attempt in together:
+                for attempt in mine:
                     self._work_on([attempt])
         except Exception as error:  # noqa: BLE001  told for each venue, and no other is stopped
             self._fail([a for a in together if a in self._at_work], error)
@@ -355,19 +353,30 @@ class _BatchWork:
         while left:
             group = left.popleft()
             with self.around(label(_venues(group))):
-                left.extendleft(reversed(self._transact(group, others_wait=bool(left))))
+                undone = self._transact(group, others_wait=bool(left))
+            # not in the fold, where nobody would see it
+            for line in self._lost:
+                log.warning(line)
+            self._lost.clear()
+            left.extendleft(reversed(undone))
 
     def _transact(
         self, group: list[VenueAttempt], *, others_wait: bool
     ) -> list[list[VenueAttempt]]:
         """Do the next step of a group; gives the groups that are left of it, in their order."""
-        others_wait = others_wait or bool(self._queue) or len(group) > 1
-        limit = groups.limit(a.venue for a in group) if others_wait else None
+        limit = None
+        if others_wait or self._queue or len(group) > 1:
+            patience = max(attempt.patience for attempt in group)
+            limit = patience * groups.limit(attempt.venue for attempt in group)
+            limit = min(limit, timedelta(minutes=self._settings.timeout_minutes))
         began = time.monotonic()
         try:
             done = self._do_step(group, limit)
         except Exception as error:  # noqa: BLE001  told, and no other venue is stopped
             return self._after(error, group, limit, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        for attempt, _ in done.ongoing:
+            attempt.seconds += seconds / len(done.ongoing)
         for attempt, result in done.ended:
             self._end(attempt, result)
         for attempt, lost in done.lost:
@@ -411,20 +420,39 @@ class _BatchWork:
             self._fail(bad, error)
             return [[attempt for attempt in group if attempt not in bad]]
         if len(group) > 1 and groups.may_be_one_venues(error):
-            self._log_lost(group, error, seconds, "each by itself now")
+            self._note_lost(group, error, limit, seconds, "each is done by itself now")
             return [[attempt] for attempt in group]
         if limit is not None and isinstance(error, psycopg.errors.QueryCanceled):
-            self._log_lost(group, error, seconds, "after all others, then")
-            self._last += group
+            self._note_lost(group, error, limit, seconds, "it is done after all others")
+            self._put_back(group, error)
             return []
         self._fail(group, error)
         return []
 
-    def _log_lost(
-        self, group: list[VenueAttempt], error: Exception, seconds: float, then: str
+    def _put_back(self, group: list[VenueAttempt], error: Exception) -> None:
+        """Begin attempts anew, behind all others; nobody waits for their leases meanwhile."""
+        attempts.close_failed(self.connection, group, error)
+        for attempt in group:
+            self._leave(attempt)
+            attempt.start_over()
+            attempt.is_alone = True
+            attempt.patience *= groups.PATIENCE_GROWS
+            self._queue.append(attempt)
+
+    def _note_lost(
+        self,
+        group: list[VenueAttempt],
+        error: Exception,
+        limit: timedelta | None,
+        seconds: float,
+        then: str,
     ) -> None:
-        told = describe(error)
-        log.warning("%s: %.1f s lost; %s: %s", label(_venues(group)), seconds, then, told)
+        """Keep what a failure has cost, and what is done about it, for the log."""
+        if limit is not None and isinstance(error, psycopg.errors.QueryCanceled):
+            told = f"cut: a statement took longer than {limit.total_seconds():g} s"
+        else:
+            told = describe(error)
+        self._lost.append(f"{label(_venues(group))}: {seconds:.1f} s lost, {then}: {told}")
 
     def _leave(self, attempt: VenueAttempt) -> None:
         self._at_work = [other for other in self._at_work if other is not attempt]

@@ -139,7 +139,8 @@ class JobSettings(BaseModel):
         50,
         ge=1,
         le=1024,
-        description="Mapped tasks of one run at the most; with more venues, several share a task.",
+        description="Mapped tasks of one run at the most; with more groups of venues, several "
+        "share a task.",
         json_schema_extra={"unit": "tasks"},
     )
     pool: Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_pool_name)] = Field(

@@ -171,10 +171,12 @@ def _do(
         ]
     is_last = at.step == len(job.steps) - 1
     for end in ends:
-        if isinstance(end, VenueResult) != is_last and not isinstance(end, Again):
+        is_piece = isinstance(end, Again) and not isinstance(step, Grouped)
+        if isinstance(end, VenueResult) != is_last and not is_piece:
             raise TypeError(
                 f"step {at.step + 1} of {len(job.steps)} of {job.name} gave {type(end).__name__}: "
-                "the last step gives a VenueResult, the others None"
+                "the last step gives a VenueResult, the others None; one that takes groups has no "
+                "pieces"
             )
     return ends
 

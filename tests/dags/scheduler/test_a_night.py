@@ -140,7 +140,8 @@ def test_a_venues_lines_are_in_a_group_of_its_name_and_its_error_is_told_outside
     end = log_of_arena.index("::endgroup::", begin)
     told = f"Arena failed: RaiseException: {FAULT}"
     together = log_of_arena.index(f"::group::{ARENAS_TASK}")
-    assert any("s lost; each by itself now" in line for line in log_of_arena[together:begin])
+    unfolded = log_of_arena[log_of_arena.index("::endgroup::", together) : begin]
+    assert any("s lost, each is done by itself now: " in line for line in unfolded)
     assert told in log_of_arena[begin:end]
     # in no other group: Airflow's nest, and a folded one hides what is in it
     opened = sum(line.startswith("::group::") for line in log_of_arena[:begin])
@@ -149,7 +150,9 @@ def test_a_venues_lines_are_in_a_group_of_its_name_and_its_error_is_told_outside
 
 
 def test_the_tasks_error_names_its_venue(error_of_arena: str) -> None:
-    assert f"TaskFailedError: Arena: RaiseException: {FAULT}" in error_of_arena
+    assert (
+        f"TaskFailedError: 1 of 2 venues failed: Arena: RaiseException: {FAULT}" in error_of_arena
+    )
 
 
 @pytest.mark.fault("venue-fails-always")

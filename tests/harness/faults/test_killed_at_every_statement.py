@@ -52,7 +52,7 @@ OF_THIS_JOB = {
         "INSERT INTO public.venue_rfm_state",
         "public.customer_rfm_state",
         "INSERT INTO public.customer_segments",
-        "UPDATE public.venue_rfm_state AS v SET as_of",
+        "UPDATE public.venue_rfm_state AS s SET (as_of",
     ),
     "three_steps": (
         "INSERT INTO walk",

@@ -5,6 +5,7 @@ UPDATE jobs.venue_run AS r SET
     finished_at = clock_timestamp(),
     seconds = extract(EPOCH FROM clock_timestamp() - coalesce(g.started_at, r.started_at)),
     permanent = %(permanent)s,
+    is_common = %(is_common)s,
     error_type = %(error_type)s,
     error = %(error)s,
     traceback = %(traceback)s

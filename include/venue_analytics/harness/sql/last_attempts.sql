@@ -15,6 +15,7 @@ SELECT DISTINCT ON (r.venue_id)
     r.summary,
     r.clear_number,
     r.alone,
+    r.is_common,
     r.permanent,
     r.error_type,
     r.error,

@@ -97,6 +97,8 @@ CREATE TABLE jobs.venue_run (
     host text NOT NULL,
     -- opened for this venue alone: who dies in it is done last
     alone boolean NOT NULL,
+    -- a failure that every venue would have met (Redis, the connection): none of them is suspect
+    is_common boolean NOT NULL DEFAULT FALSE,
     -- what it took; venues of one transaction share its time by the rows that they read
     seconds double precision,
     rows_read bigint,
@@ -247,6 +249,11 @@ CREATE TABLE public.customer_rfm_state (
     PRIMARY KEY (venue_id, customer_id)
 ) WITH (fillfactor = 85);
 CREATE INDEX customer_rfm_state_customer ON public.customer_rfm_state (customer_id);
+-- A venue's best customers, in the order of the view's total_spent, without a look at others. It
+-- makes updates of who has bought write indexes (44 of 100 changed rows of a night, measured).
+CREATE INDEX customer_rfm_state_spent
+ON public.customer_rfm_state (venue_id, (spent_cents * 0.01) DESC)
+WHERE known;
 COMMENT ON TABLE public.customer_rfm_state IS
 'One row a customer with purchases at a venue, written only when it changes.';
 
@@ -335,7 +342,7 @@ RETURN CASE code WHEN 1 THEN 'low' WHEN 2 THEN 'medium' WHEN 3 THEN 'high' END;
 -- counts. A division by 86400 seconds would make the views a third slower.
 CREATE FUNCTION public.whole_days(since timestamptz, until timestamptz) RETURNS integer
 LANGUAGE sql STABLE PARALLEL SAFE
-RETURN extract(DAY FROM until - since)::integer;
+RETURN date_part('day', until - since)::integer;
 
 -- Purchases a year; a customer of a few days is taken as one of 30.
 CREATE FUNCTION public.purchases_per_year(purchases bigint, lifespan_days integer) RETURNS numeric
@@ -373,7 +380,7 @@ SELECT
     (c.recency_score + c.frequency_score + c.monetary_score)::integer AS total_score,
     public.whole_days(c.last_purchase_at, v.as_of) AS days_since_last_purchase,
     c.purchases AS total_purchases,
-    round(c.spent_cents / 100.0, 2) AS total_spent,
+    c.spent_cents * 0.01 AS total_spent,
     round(c.spent_cents / (100.0 * c.purchases), 2) AS average_order_value,
     public.rfm_segment_name(c.segment)::varchar(50) AS segment,
     public.rfm_churn_risk_name(c.churn_risk)::varchar(20) AS churn_risk,
@@ -390,12 +397,12 @@ SELECT
     p.customer_id,
     p.venue_id,
     p.tenant_id,
-    round(p.spent_cents / 100.0, 2) AS clv,
+    p.spent_cents * 0.01 AS clv,
     round(p.spent_cents / (100.0 * p.purchases), 2) AS avg_order_value,
     round(public.purchases_per_year(p.purchases, p.lifespan_days), 2) AS purchase_frequency,
     p.lifespan_days AS customer_lifespan_days,
     p.purchases AS total_purchases,
-    round(p.spent_cents / 100.0, 2) AS total_revenue,
+    p.spent_cents * 0.01 AS total_revenue,
     round(public.spend_per_year(p.spent_cents, p.lifespan_days, 1 - p.churn), 2)
         AS predicted_clv_12_months,
     round(
@@ -438,12 +445,12 @@ SELECT
     p.customer_id,
     p.tenant_id,
     NULL::uuid AS venue_id,
-    round(p.spent_cents / 100.0, 2) AS clv,
+    p.spent_cents * 0.01 AS clv,
     round(p.spent_cents / (100.0 * p.purchases), 2) AS avg_order_value,
     round(public.purchases_per_year(p.purchases, p.lifespan_days), 2) AS purchase_frequency,
     p.lifespan_days AS customer_lifespan_days,
     p.purchases AS total_purchases,
-    round(p.spent_cents / 100.0, 2) AS total_revenue,
+    p.spent_cents * 0.01 AS total_revenue,
     round(public.spend_per_year(p.spent_cents, p.lifespan_days, 1 - p.churn), 2)
         AS predicted_clv_12_months,
     round(
@@ -494,7 +501,7 @@ SELECT
     c.as_of AS changed_at,
     public.rfm_segment_name(c.previous_segment)::varchar(50) AS previous_segment,
     public.rfm_segment_name(c.segment)::varchar(50) AS segment,
-    round(c.spent_cents / 100.0, 2) AS total_spent,
+    c.spent_cents * 0.01 AS total_spent,
     CASE WHEN c.by_rules THEN 'rules' ELSE 'movement' END::varchar(20) AS kind,
     r.rules_hash,
     r.currency
