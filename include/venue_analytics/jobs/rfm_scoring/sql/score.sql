@@ -291,6 +291,8 @@ inserted AS (
         c.frequency_score, c.monetary_score, c.segment, c.churn_risk, c.known
     FROM compared AS c
     WHERE c.is_new AND NOT %(dry_run)s
+    -- so that a venue's rows lie side by side
+    ORDER BY c.venue_id, c.customer_id
 ),
 
 -- A lookup for each row, which a join's plan need not be.
