@@ -36,7 +36,7 @@ test-deep: $(VENV)/.installed ## run all tests, on PostgreSQL 16 and 18, with ma
 chaos: $(VENV)/.installed ## provoke every fault of docs/faults.md, and print that table with results
 	@$(BIN)/python -m pytest --deep -m fault -p tests.chaos
 
-bench: $(VENV)/.installed ## measure RFM scoring beside other ways, against its goals; S and M, or SIZE=S
+bench: $(VENV)/.installed ## measure RFM scoring beside other ways, against its goals; S and M, or SIZE=S, M, L
 	@$(BIN)/python -m bench.rfm_scoring $(if $(SIZE),--size '$(SIZE)')
 
 lint: $(VENV)/.installed ## check style, types, import walls and SQL
