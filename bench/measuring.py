@@ -120,7 +120,7 @@ def _peak_rss() -> int:
 
 
 def _processor_seconds(server: PostgresServer) -> float:
-    """Give what the server's processes, and those that have ended, have had of the processors."""
+    """Return the processor seconds of the server's processes and of those that have ended."""
     postmaster = psutil.Process(server.pid)
     spent = sum(postmaster.cpu_times())
     for child in postmaster.children():

@@ -71,7 +71,7 @@ class VenueAttempt:
 
     def start_over(self) -> None:
         """Forget what the lease allowed: it is to be taken anew, and is another one."""
-        self.token = self.row = self.progress = None
+        self.token = self.row = self.progress = self.entered_at = None
         self.holder = replace(self.holder, process=uuid4())
 
 

@@ -363,7 +363,7 @@ class _BatchWork:
     def _transact(
         self, group: list[VenueAttempt], *, others_wait: bool
     ) -> list[list[VenueAttempt]]:
-        """Do the next step of a group; gives the groups that are left of it, in their order."""
+        """Do the next step of a group; return the groups that are left of it, in their order."""
         limit = None
         if others_wait or self._queue or len(group) > 1:
             patience = max(attempt.patience for attempt in group)
@@ -431,7 +431,7 @@ class _BatchWork:
 
     def _put_back(self, group: list[VenueAttempt], error: Exception) -> None:
         """Begin attempts anew, behind all others; nobody waits for their leases meanwhile."""
-        attempts.close_failed(self.connection, group, error)
+        self._close(group, error)
         for attempt in group:
             self._leave(attempt)
             attempt.start_over()
@@ -466,17 +466,11 @@ class _BatchWork:
         self._leave(attempt)
 
     def _fail(self, failed: Sequence[VenueAttempt], error: Exception) -> None:
-        """Close the attempts' rows, where history can be reached, and tell.
+        """Close the attempts' rows and tell.
 
         A row that has ended well is its attempt's end: the answer to the COMMIT was lost.
         """
-        ended: dict[int, VenueResult] = {}
-        try:
-            self._reconnect_if_closed()
-            ended = attempts.close_failed(self.connection, failed, error)
-        except Exception as unnoted:  # noqa: BLE001  history is one thing, the next venue another
-            names = label(_venues(failed))
-            log.warning("%s: not noted in history: %s", names, describe(unnoted))
+        ended = self._close(failed, error)
         fault = in_words(error) if isinstance(error, psycopg.Error) else error
         for attempt in failed:
             if attempt.row in ended:
@@ -484,6 +478,16 @@ class _BatchWork:
             else:
                 self._tell_failed(attempt.venue, fault)
                 self._leave(attempt)
+
+    def _close(self, failed: Sequence[VenueAttempt], error: Exception) -> dict[int, VenueResult]:
+        """Close the attempts' rows, where history can be reached; return those that ended well."""
+        try:
+            self._reconnect_if_closed()
+            return attempts.close_failed(self.connection, failed, error)
+        except Exception as unnoted:  # noqa: BLE001  history is one thing, the next venue another
+            names = label(_venues(failed))
+            log.warning("%s: not noted in history: %s", names, describe(unnoted))
+            return {}
 
     def _tell_failed(self, venue: Venue, fault: Exception) -> None:
         self.failures.append(VenueFailure(venue, fault))

@@ -137,7 +137,7 @@ def _work(
 def _do(
     connection: psycopg.Connection, job: Job[Any], attempts: Sequence[VenueAttempt], at: Checkpoint
 ) -> Sequence[VenueResult | Again | None]:
-    """Have the job do a step; gives the end of each venue."""
+    """Have the job do a step; return the end of each venue."""
     first = attempts[0]
     venue, run = first.venue, first.run
     if venue.former_tenant_id is not None and at.step == 0:

@@ -39,7 +39,7 @@ def database(new_database: Callable[[str | None], Database]) -> Database:
 
 
 def tries(night: Night, new_worker: Callable[[Order], Worker], numbers: range) -> list[int | None]:
-    """Do tries in processes of their own; gives their exit codes."""
+    """Do tries in processes of their own; return their exit codes."""
     codes = []
     for number in numbers:
         worker = new_worker(replace(night.order, try_number=number))

@@ -71,7 +71,7 @@ def explore(model: Model, *, most: int = 0, to_the_end: bool = True) -> Found:
 def _without_an_end(
     states: int, before: array[int], after: array[int], ends: list[int]
 ) -> int | None:
-    """Give the first state from which no end can be reached."""
+    """Return the first state from which no end can be reached."""
     leading_to: dict[int, list[int]] = {}
     for one, following in zip(before, after, strict=True):
         leading_to.setdefault(following, []).append(one)

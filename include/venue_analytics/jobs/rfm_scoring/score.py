@@ -28,7 +28,7 @@ TABLES = (
     "venue_rfm_rules",
     "venue_rfm_state",
 )
-#: Runs a statement by the name of its file; gives its rows.
+#: Runs a statement by the name of its file; returns its rows.
 Query = Callable[..., list[Any]]
 
 
