@@ -484,6 +484,27 @@ def test_a_venue_that_was_cut_holds_no_lease_while_it_waits(
     assert held == [None]
 
 
+def test_a_cut_venue_whose_row_cannot_be_closed_stops_no_other(
+    chorus: Chorus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "SHORTEST_LIMIT", timedelta(seconds=0.3))
+    monkeypatch.setattr(groups, "PATIENCE", 0)
+    chorus.options = "-c lock_timeout=200 -c statement_timeout=600"
+    with chorus.database.superuser() as other, other.transaction():
+
+        def hang_with_the_row_locked(connection: psycopg.Connection) -> None:
+            other.execute(
+                "SELECT FROM jobs.venue_run WHERE venue_id = %s FOR UPDATE", [V2.venue_id]
+            )
+            connection.execute("SELECT pg_sleep(60)")
+
+        chorus.faults[V2.venue_id] = hang_with_the_row_locked
+        chorus.venues = (V2, V1)
+        failures = chorus.do()
+    assert [failure.venue for failure in failures] == [V2]
+    assert chorus.outcomes()["v1"] == "succeeded"
+
+
 def test_a_limit_is_no_longer_than_the_tasks_and_leaves_the_next_transaction_alone(
     chorus: Chorus,
 ) -> None:
