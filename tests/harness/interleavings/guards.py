@@ -447,7 +447,7 @@ GUARDS = (
         Code(
             _BatchWork._fail,
             _BatchWork,
-            (("ended = attempts.close_failed", "attempts.close_failed"),),
+            (("ended = self._close(failed, error)", "ended = self._close(failed, error) and {}"),),
         ),
     ),
     _guard(
