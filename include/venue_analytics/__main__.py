@@ -361,12 +361,12 @@ def _in_words(error: Exception) -> str | None:
     """Describe a fault that a person can mend; None for any other."""
     import psycopg
 
-    from venue_analytics.database.connection import DatabaseConnectionError
     from venue_analytics.database.purchases import LoadError
+    from venue_analytics.database.server_address import BadConnectionError
     from venue_analytics.harness import AnalyticsError
     from venue_analytics.harness.database_errors import in_words
 
-    if isinstance(error, AnalyticsError | DatabaseConnectionError | LoadError):
+    if isinstance(error, AnalyticsError | BadConnectionError | LoadError):
         return str(error)
     if not isinstance(error, psycopg.Error):
         return None

@@ -315,15 +315,7 @@ class AirflowJob:
         return run
 
     def _connect(self, settings: JobSettings) -> psycopg.Connection:
-        stored = Connection.get(DATABASE)
-        address = DatabaseAddress.from_parts(
-            host=stored.host,
-            port=stored.port,
-            user=stored.login,
-            password=stored.password,
-            database=stored.schema,
-            extra=stored.extra_dejson,
-        )
+        address = DatabaseAddress.parse(Connection.get(DATABASE).as_json(), name=DATABASE)
         return connect(
             address,
             application_name=f"venue_analytics {self.job.name}",
@@ -331,16 +323,7 @@ class AirflowJob:
         )
 
     def _leases(self) -> Leases:
-        stored = Connection.get(REDIS)
-        address = RedisAddress.from_parts(
-            host=stored.host,
-            port=stored.port,
-            user=stored.login,
-            password=stored.password,
-            database=stored.schema,
-            extra=stored.extra_dejson,
-            name=REDIS,
-        )
+        address = RedisAddress.parse(Connection.get(REDIS).as_json(), name=REDIS)
         return Leases(address.client(), self.job.name)
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+import ssl
 from urllib.parse import quote
 
 import psycopg
 import pytest
+import redis
 from psycopg.conninfo import conninfo_to_dict
 from tests.databases import Database
 
-from venue_analytics.database.connection import (
-    DatabaseAddress,
-    DatabaseConnectionError,
-    connect,
-)
+from venue_analytics.database.connection import DatabaseAddress, connect
+from venue_analytics.database.server_address import BadConnectionError, ServerAddress
+from venue_analytics.harness.redis_server import RedisAddress
 
 NAME = "AIRFLOW_CONN_ANALYTICS_DB"
 PASSWORD = "p@ss/w:rd?#%'\\"  # noqa: S105 - nobody's
@@ -63,6 +63,15 @@ def test_airflows_own_extras_are_left_out() -> None:
     }
 
 
+def test_an_extra_that_airflow_has_put_into_a_uri_as_json_is_read() -> None:
+    extra = quote(json.dumps({"sslmode": "require", "cursor": "dictcursor"}))
+    assert parse(f"postgresql://db/analytics?__extra__={extra}") == {
+        "host": "db",
+        "dbname": "analytics",
+        "sslmode": "require",
+    }
+
+
 @pytest.mark.parametrize("as_text", [True, False], ids=["extra as text", "extra as object"])
 def test_airflows_json_is_read(as_text: bool) -> None:
     extra = {"sslmode": "verify-full", "cursor": "dictcursor"}
@@ -88,14 +97,14 @@ def test_airflows_json_is_read(as_text: bool) -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ("mysql://root:hunter2@db/shop", "it begins with mysql"),
-        ("db.example/analytics", "it begins with no scheme"),
+        ("mysql://root:hunter2@db/shop", "its type is mysql"),
+        ("db.example/analytics", "its type is missing"),
         ('{"host": "db", "password": "hunter2"', "is not valid JSON"),
         ('{"host": "db", "password": "hunter2", "extra": "{"}', "is not valid JSON"),
     ],
 )
 def test_a_bad_value_is_refused_in_words_without_its_password(value: str, words: str) -> None:
-    with pytest.raises(DatabaseConnectionError) as raised:
+    with pytest.raises(BadConnectionError) as raised:
         DatabaseAddress.parse(value, name=NAME)
     assert str(raised.value).startswith(NAME)
     assert words in str(raised.value)
@@ -113,14 +122,47 @@ def test_a_bad_value_is_refused_in_words_without_its_password(value: str, words:
     ],
 )
 def test_a_value_that_cannot_be_taken_apart_is_refused_in_words(value: str) -> None:
-    with pytest.raises(DatabaseConnectionError) as raised:
+    with pytest.raises(BadConnectionError) as raised:
         DatabaseAddress.parse(value, name=NAME)
     assert NAME in str(raised.value)
     assert "hunter2" not in str(raised.value)
 
 
-def test_the_password_is_never_shown() -> None:
-    address = DatabaseAddress.parse("postgresql://jobs:hunter2@db/analytics", name=NAME)
+@pytest.mark.parametrize("value", ["redis://:hunter2@db:port/0", "mysql://:hunter2@db/0", "{"])
+def test_a_bad_value_for_redis_is_refused_in_words_without_its_password(value: str) -> None:
+    with pytest.raises(BadConnectionError, match=r"NAME .* redis://user:password@host") as raised:
+        RedisAddress.parse(value, name="NAME")
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "rediss://jobs:hunter2@cache/7?ssl_cert_reqs=none",
+        "redis://jobs:hunter2@cache?db=7&ssl=true&ssl_cert_reqs=none",
+        (
+            '{"host": "cache", "port": "6379", "login": "jobs", "password": "hunter2", "extra": '
+            '{"db": 7, "ssl": true, "ssl_cert_reqs": "none"}}'
+        ),
+    ],
+)
+def test_redis_is_reached_by_tls_where_the_value_says_so(value: str) -> None:
+    with RedisAddress.parse(value, name=NAME).client() as client:
+        connection = client.connection_pool.make_connection()
+    assert isinstance(connection, redis.SSLConnection)
+    assert connection.cert_reqs == ssl.CERT_NONE
+    assert (connection.host, connection.port, connection.db) == ("cache", 6379, 7)
+    assert (connection.username, connection.password) == ("jobs", "hunter2")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        DatabaseAddress.parse("postgresql://jobs:hunter2@db/analytics", name=NAME),
+        RedisAddress.parse("redis://jobs:hunter2@db/0", name=NAME),
+    ],
+)
+def test_the_password_is_never_shown(address: ServerAddress) -> None:
     assert "hunter2" not in f"{address} {address!r}"
 
 
@@ -134,7 +176,7 @@ def test_the_first_variable_that_is_set_is_taken(monkeypatch: pytest.MonkeyPatch
 
 def test_no_variable_set_says_which_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(NAME, raising=False)
-    with pytest.raises(DatabaseConnectionError, match=f"no database given: set {NAME}"):
+    with pytest.raises(BadConnectionError, match=f"no database given: set {NAME}"):
         DatabaseAddress.from_environment(NAME)
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import Conninfo
+
+from venue_analytics.database.server_address import BadConnectionError, ServerAddress
 
 JOBS_ROLE = "analytics_jobs"
 OWNER_ROLE = "analytics_owner"
@@ -30,103 +28,27 @@ LIBPQ_EXTRAS = frozenset(option.keyword.decode() for option in Conninfo.get_defa
 #: No statement is executed as often as that.
 NEVER_BY_ITSELF = 2**31
 
-FORMS = (
-    "postgresql://user:password@host:port/database, or Airflow's JSON with conn_type, host, port, "
-    "login, password, schema and extra"
-)
 
-
-class DatabaseConnectionError(Exception):
-    """A connection is missing, cannot be read or may not be used; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class DatabaseAddress:
+class DatabaseAddress(ServerAddress):
     """Where the analytics database is; never shows its password."""
 
-    conninfo: str = field(repr=False)
+    SERVER = "database"
+    TYPES = ("postgres", "postgresql")
+    EXAMPLE = "postgresql://user:password@host:5432/database"
 
-    @classmethod
-    def from_parts(
-        cls,
-        *,
-        host: str | None,
-        port: int | None,
-        user: str | None,
-        password: str | None,
-        database: str | None,
-        extra: dict[str, Any],
-    ) -> DatabaseAddress:
-        """Build an address from the fields of an Airflow connection."""
-        parts = {key: str(value) for key, value in extra.items() if key in LIBPQ_EXTRAS}
-        named = {"host": host, "port": port, "user": user, "password": password, "dbname": database}
-        parts |= {key: str(value) for key, value in named.items() if value not in (None, "")}
-        return cls(make_conninfo("", **parts))
-
-    @classmethod
-    def parse(cls, value: str, *, name: str) -> DatabaseAddress:
-        """Read the value of an `AIRFLOW_CONN_…` variable: a URI, or Airflow's JSON.
-
-        Args:
-            value: the variable's value.
-            name: the variable's name, for messages.
-
-        Raises:
-            DatabaseConnectionError: the value is neither.
-        """
-        try:
-            if value.lstrip().startswith("{"):
-                return cls._from_json(value)
-            uri = urlsplit(value)
-            port = uri.port
-        except json.JSONDecodeError:
-            raise DatabaseConnectionError(f"{name} is not valid JSON: must be {FORMS}") from None
-        except ValueError:
-            # Its own text may hold the password.
-            raise DatabaseConnectionError(f"{name} cannot be read: must be {FORMS}") from None
-        if uri.scheme not in ("postgres", "postgresql"):
-            raise DatabaseConnectionError(
-                f"{name} must be {FORMS}; it begins with {uri.scheme or 'no scheme'}"
-            )
-        return cls.from_parts(
-            host=unquote(uri.hostname) if uri.hostname else None,
-            port=port,
-            user=unquote(uri.username) if uri.username else None,
-            password=unquote(uri.password) if uri.password else None,
-            database=unquote(uri.path.lstrip("/")) or None,
-            extra=dict(parse_qsl(uri.query)),
-        )
-
-    @classmethod
-    def _from_json(cls, value: str) -> DatabaseAddress:
-        fields = json.loads(value)
-        extra = fields.get("extra") or {}
-        extra = json.loads(extra) if isinstance(extra, str) else extra
-        if not isinstance(extra, dict):
-            raise ValueError("extra is no object")
-        return cls.from_parts(
-            host=fields.get("host"),
-            port=fields.get("port"),
-            user=fields.get("login"),
-            password=fields.get("password"),
-            database=fields.get("schema"),
-            extra=extra,
-        )
-
-    @classmethod
-    def from_environment(cls, *names: str) -> DatabaseAddress:
-        """Take the first of these environment variables that is set.
-
-        Raises:
-            DatabaseConnectionError: none is set.
-        """
-        for name in names:
-            if value := os.environ.get(name):
-                return cls.parse(value, name=name)
-        raise DatabaseConnectionError(
-            f"no database given: set {names[-1]}, "
-            "for example postgresql://user:password@host:5432/database"
-        )
+    @property
+    def conninfo(self) -> str:
+        """It as libpq reads it, with the password."""
+        parts = {key: value for key, value in self.extra.items() if key in LIBPQ_EXTRAS}
+        named = {
+            "host": self.host,
+            "port": self.port,
+            "user": self.login,
+            "password": self.password,
+            "dbname": self.schema,
+        }
+        parts |= {key: value for key, value in named.items() if value is not None}
+        return make_conninfo("", **parts)
 
 
 def connect(
@@ -151,7 +73,7 @@ def connect(
         lease_seconds: how long a lease lasts that nobody renews.
 
     Raises:
-        DatabaseConnectionError: the login may not act as `role`, or the role does not exist.
+        BadConnectionError: the login may not act as `role`, or the role does not exist.
         psycopg.OperationalError: the server cannot be reached.
     """
     lease = round(lease_seconds * 1000)
@@ -162,21 +84,21 @@ def connect(
     )
     if role is not None:
         options += f" -c role={role}"
+    session: dict[str, Any] = {
+        "options": options,
+        "application_name": application_name,
+        "autocommit": True,
+        "prepare_threshold": NEVER_BY_ITSELF,
+        "connect_timeout": 10,
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+    }
     try:
-        return psycopg.connect(
-            address.conninfo,
-            options=options,
-            application_name=application_name,
-            autocommit=True,
-            prepare_threshold=NEVER_BY_ITSELF,
-            connect_timeout=10,
-            keepalives_idle=30,
-            keepalives_interval=10,
-            keepalives_count=3,
-        )
+        return psycopg.connect(address.conninfo, **session)
     except psycopg.OperationalError as error:
         if role is not None and f'"{role}"' in str(error) and "role" in str(error):
-            raise DatabaseConnectionError(
+            raise BadConnectionError(
                 f"the database login may not act as {role}: run `python -m venue_analytics "
                 f"migrate` first, then GRANT {role} TO that login ({str(error).strip()})"
             ) from None
