@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 from uuid import UUID, uuid4
 
 import psycopg
@@ -51,6 +51,9 @@ from venue_analytics.harness.redis_server import RedisAddress
 from venue_analytics.harness.request import RunRequest
 from venue_analytics.harness.settings import is_switched_off, read_settings
 from venue_analytics.preview import movements, summed_up
+
+if TYPE_CHECKING:
+    import redis
 
 log = logging.getLogger(__name__)
 
@@ -315,16 +318,61 @@ class AirflowJob:
         return run
 
     def _connect(self, settings: JobSettings) -> psycopg.Connection:
-        address = DatabaseAddress.parse(Connection.get(DATABASE).as_json(), name=DATABASE)
-        return connect(
-            address,
+        return open_database(
             application_name=f"venue_analytics {self.job.name}",
             statement_timeout_seconds=settings.timeout_minutes * 60,
         )
 
     def _leases(self) -> Leases:
-        address = RedisAddress.parse(Connection.get(REDIS).as_json(), name=REDIS)
-        return Leases(address.client(), self.job.name)
+        return Leases(redis_client(), self.job.name)
+
+
+def open_database(*, application_name: str, statement_timeout_seconds: int) -> psycopg.Connection:
+    """Connect to `analytics_db` through Airflow's hook, with the rights and limits of a job.
+
+    Args:
+        application_name: shown in pg_stat_activity.
+        statement_timeout_seconds: the server cancels a longer statement.
+
+    Raises:
+        BadConnectionError: the connection cannot be read, or its login may not act for the jobs.
+        psycopg.OperationalError: the server cannot be reached.
+    """
+    # here, as below: a DAG file's parsing does not need it
+    from airflow.providers.postgres.hooks.postgres import PostgresHook
+
+    stored = Connection.get(DATABASE)
+    address = DatabaseAddress.parse(stored.as_json(), name=DATABASE)
+
+    def by_hook(session: dict[str, Any]) -> psycopg.Connection:
+        # the hook lets an extra prevail over its own parameters; rows are to be tuples
+        stored.extra = json.dumps(address.extra | session | {"cursor": None})
+        return cast("psycopg.Connection", PostgresHook(DATABASE, connection=stored).get_conn())
+
+    return connect(
+        address,
+        by=by_hook,
+        application_name=application_name,
+        statement_timeout_seconds=statement_timeout_seconds,
+    )
+
+
+def redis_client() -> redis.Redis:
+    """Return Airflow's client of `analytics_redis`, which gives up in time and never asks twice.
+
+    Raises:
+        BadConnectionError: the connection cannot be read.
+        PermanentError: it asks for what the leases cannot use.
+    """
+    from airflow.providers.redis.hooks.redis import RedisHook
+
+    address = RedisAddress.parse(Connection.get(REDIS).as_json(), name=REDIS)
+    if address.conn_type == "rediss":
+        # the hook would send the password without TLS
+        raise PermanentError(
+            f'{REDIS}: its type is rediss: must be redis, with {{"ssl": true}} in its extra'
+        )
+    return address.client(by=RedisHook(REDIS).get_conn)
 
 
 def ended_well() -> EmptyOperator:

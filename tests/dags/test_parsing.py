@@ -117,6 +117,11 @@ def test_a_dag_file_imports_nothing_heavy(parser: Parser, package: str) -> None:
     assert package not in roots
 
 
+@pytest.mark.parametrize("provider", ["postgres", "redis"])
+def test_a_dag_file_imports_no_hook(parser: Parser, provider: str) -> None:
+    assert f"airflow.providers.{provider}.hooks.{provider}" not in parser.first["imported"]
+
+
 @pytest.mark.parametrize("module", ["demo", "report", "__main__", "database.migrate"])
 def test_a_dag_file_imports_none_of_the_command_lines_modules(parser: Parser, module: str) -> None:
     assert "venue_analytics.orchestration" in parser.first["imported"]

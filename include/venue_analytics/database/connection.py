@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -54,6 +55,7 @@ class DatabaseAddress(ServerAddress):
 def connect(
     address: DatabaseAddress,
     *,
+    by: Callable[[dict[str, Any]], psycopg.Connection] | None = None,
     role: str | None = JOBS_ROLE,
     application_name: str = "venue_analytics",
     statement_timeout_seconds: int = 0,
@@ -66,18 +68,22 @@ def connect(
     measured at up to 24 times the cost of one made for the venue.
 
     Args:
-        address: where the database is.
+        address: where the database is; the `options` of its extra count, but yield to ours.
+        by: opens it in another way, such as Airflow's hook; takes psycopg.connect's arguments.
         role: the role whose rights hold; None keeps the login's own.
         application_name: shown in pg_stat_activity.
         statement_timeout_seconds: the server cancels a longer statement; 0 means never.
         lease_seconds: how long a lease lasts that nobody renews.
 
     Raises:
-        BadConnectionError: the login may not act as `role`, or the role does not exist.
+        BadConnectionError: the login may not act as `role`, the role does not exist, or the
+            connection's extra names an option that there is not.
         psycopg.OperationalError: the server cannot be reached.
     """
     lease = round(lease_seconds * 1000)
+    # the server takes the last of two values
     options = (
+        f"{address.extra.get('options') or ''} "
         f"-c timezone=UTC -c statement_timeout={statement_timeout_seconds}s "
         f"-c lock_timeout={2 * lease} -c idle_in_transaction_session_timeout={lease} "
         "-c client_connection_check_interval=1000"
@@ -95,7 +101,9 @@ def connect(
         "keepalives_count": 3,
     }
     try:
-        return psycopg.connect(address.conninfo, **session)
+        return by(session) if by else psycopg.connect(address.conninfo, **session)
+    except psycopg.ProgrammingError as error:
+        raise BadConnectionError(f"{address.name}: {str(error).strip()}; see its extra") from None
     except psycopg.OperationalError as error:
         if role is not None and f'"{role}"' in str(error) and "role" in str(error):
             raise BadConnectionError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from venue_analytics.database.server_address import ServerAddress
@@ -38,20 +39,31 @@ class RedisAddress(ServerAddress):
                 f"{self.name}: db = {db!r}: must be the number of a Redis database, such as 0"
             ) from None
 
-    def client(self) -> redis.Redis:
+    def client(self, *, by: Callable[[], redis.Redis] | None = None) -> redis.Redis:
         """Return a client; it connects when it is first used, and never asks twice.
 
+        Args:
+            by: makes it in another way, such as Airflow's hook.
+
         Raises:
-            PermanentError: its database is no number.
+            PermanentError: the connection asks for cluster mode, or its database is no number.
         """
+        if cluster := self.extra.get("cluster"):
+            raise PermanentError(
+                f"{self.name}: cluster = {cluster!r}: must be left out, and the connection lead to "
+                "one server: leases of several venues are asked for at once"
+            )
         # here: a quarter of a second, which a DAG file's parsing does not need
         import redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        tls = self.conn_type == "rediss" or str(self.extra.get("ssl")).lower() in ("true", "1")
-        extra = {key: self.extra[key] for key in EXTRAS if key in self.extra}
-        client = redis.Redis(username=self.login, password=self.password, ssl=tls, **extra)
+        if by:
+            client = by()
+        else:
+            tls = self.conn_type == "rediss" or str(self.extra.get("ssl")).lower() in ("true", "1")
+            extra = {key: self.extra[key] for key in EXTRAS if key in self.extra}
+            client = redis.Redis(username=self.login, password=self.password, ssl=tls, **extra)
         client.set_retry(Retry(NoBackoff(), 0))
         client.get_connection_kwargs().update(
             host=self.host or "localhost",
