@@ -1,6 +1,6 @@
-"""The reference of every setting, docs/settings.md, written from the models.
+"""The reference of every setting, docs/settings.md, generated from the models.
 
-`python -m venue_analytics.settings_reference` (or `make docs`) writes it anew.
+`python -m venue_analytics.settings_reference` (or `make docs`) regenerates it.
 """
 
 from __future__ import annotations
@@ -19,35 +19,46 @@ INTRODUCTION = """\
 <!-- Written by `make docs` from the models of the settings; edit those. -->
 # Settings
 
-Each job has one Airflow Variable, named as the job: a JSON object. What it leaves out has its
-default. Edit it in the UI under *Admin → Variables*. Where the environment of Airflow's processes
-has `AIRFLOW_VAR_` and the job's name in capitals, that counts, and the UI does not show it.
+Each job has one Airflow Variable, named after the job. Its value is a JSON object. A setting that
+it leaves out has its default:
 
 ```json
 {"cron": "30 4 * * *", "timezone": "Europe/Berlin", "pool": "venue_analytics"}
 ```
 
-**When an edit holds.** The schedule follows within about 30 seconds, the rest with the next run: a
-run keeps the settings that it was planned with. To give an edit to a run that has begun, clear its
-`plan` with all that follows. Retries, timeout, pool and parallelism are Airflow's: they follow the
-edit, save that tasks already made keep their number of retries and their pool. A pool that Airflow
-does not have holds its tasks up without a word (`check-settings` names it): mend the setting, then
-clear the `plan` that waits.
+Edit it in the UI under *Admin → Variables*. If the environment of Airflow's processes has a
+variable `AIRFLOW_VAR_` followed by the job's name in capitals, its value is used instead, and the
+UI does not show it.
 
-**What is not allowed** is refused as a whole: a name that is no setting or stands twice, a value of
-another type (`"3"` and `true` are no numbers) or out of range, malformed JSON. The DAG then stays
-in the UI, on its default schedule (on none if `enabled` is false), with the tag `settings-fault`;
-its docs and the log of `plan` say what is wrong and what is allowed, in one line a fault. No run
-passes `plan` until it is mended.
-To check before you save:
+**Check before you save:**
 
 ```sh
-python -m venue_analytics check-settings                                # what holds now
-python -m venue_analytics check-settings --file airflow_settings.yaml   # what a file would set
+python -m venue_analytics check-settings                                # the settings in force
+python -m venue_analytics check-settings --file airflow_settings.yaml   # the settings in a file
 ```
 
-**One venue may differ** in the settings marked so below. Name it by its id; all its settings
-together must be allowed:
+**When an edit takes effect.** The schedule follows within about 30 seconds, everything else with
+the next run: a run keeps the settings that it was planned with. To apply an edit to a run that
+has begun, clear its `plan` with everything that follows.
+
+Airflow itself applies retries, timeout, pool and parallelism, so these follow the edit, whatever
+the run was planned with. Tasks that already exist keep their number of retries and their pool. If
+Airflow does not have the pool, the tasks wait without a message (`check-settings` reports it):
+correct the setting, then clear the `plan` that waits.
+
+**Invalid settings** are rejected as a whole:
+
+- a name that is not a setting, or is given twice;
+- a value of another type (`"3"` and `true` are not numbers);
+- a value out of range;
+- malformed JSON.
+
+The DAG then stays in the UI, with the tag `settings-fault` and on its default schedule (on none
+if `enabled` is false). Its docs and the log of `plan` list the faults, one per line, with the
+allowed values. No run passes `plan` until the settings are corrected.
+
+**One venue may differ** in the settings marked so below. Name the venue by its id. Its settings,
+together with those it shares with the others, must be valid:
 
 ```json
 {"vip_min_total": 12, "venues": {"10000000-0000-4000-8000-000000000001": {"vip_min_total": 13}}}
