@@ -1,4 +1,4 @@
-"""A database's errors in our words: whether trying again can help, and no value of a row."""
+"""Translate a database's errors: whether a retry can help, and no value of a row."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ CHECK = "run `python -m venue_analytics check-source`, and `migrate` if that say
 UNFIT = ("3F", "42")
 
 
-def in_words(error: psycopg.Error) -> AnalyticsError:
+def translate_error(error: psycopg.Error) -> AnalyticsError:
     """Translate an error of the database.
 
-    The server's primary message names tables, columns and constraints; its detail, and the message
-    of a value that cannot be read, hold values, which may be personal: these are left out.
+    The server's primary message names tables, columns and constraints, and is kept. Its detail, and
+    the message about a value that cannot be read, hold values, which may be personal.
     """
     kind = type(error).__name__
     message = error.diag.message_primary or " ".join(str(error).split())

@@ -1,7 +1,7 @@
-"""Dead letters: what could not be done, in one list, each with its reason.
+"""Dead letters: everything that could not be done, in one list, each with its reason.
 
-A letter is a venue whose tries are exhausted, or one item inside a venue. There is one open letter
-for each; a later success resolves it by itself.
+A letter is about a unit whose tries are exhausted, an item or an action inside a unit, or a message
+that belongs to no unit. There is one open letter for each. A later success resolves it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from psycopg.types.json import Jsonb
 from venue_analytics.database.statements import statement
 from venue_analytics.harness.failures import describe
 from venue_analytics.harness.history import Attempt, PlannedRun
-from venue_analytics.harness.job import Job, Venue
+from venue_analytics.harness.job import Job
 from venue_analytics.harness.tenant import tenant_transaction
+from venue_analytics.harness.unit import Unit
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,12 @@ class DeadLetter:
     Attributes:
         id: its number.
         job: the job.
-        venue_id: the venue.
-        tenant_id: the venue's tenant.
-        venue_name: shown to people.
-        kind: venue, or item.
-        key: the item's own; of a venue empty, or its as_of where a job keeps every date.
+        unit_id: the unit; None for a message.
+        tenant_id: the unit's tenant; None for a message.
+        unit_name: shown to people; None for a message.
+        kind: unit, item, action or message.
+        key: of the item, action or message; of a unit empty, or its as_of where a job keeps every
+            date.
         as_of: of the run that failed last.
         run: row of the plan that failed last.
         run_id: that run's id.
@@ -54,9 +56,9 @@ class DeadLetter:
 
     id: int
     job: str
-    venue_id: UUID
-    tenant_id: UUID
-    venue_name: str
+    unit_id: UUID | None
+    tenant_id: UUID | None
+    unit_name: str | None
     kind: str
     key: str
     as_of: datetime
@@ -75,29 +77,29 @@ class DeadLetter:
 
     @property
     def is_open(self) -> bool:
-        """Whether somebody has still to see to it."""
+        """Whether somebody has still to deal with it."""
         return self.state in ("open", "replaying")
 
 
-#: A run, a venue that it has not done, the last attempt (None if none was begun), and why in words.
-Undone = tuple[PlannedRun, Venue, Attempt | None, str]
+#: A run, a unit that it has not done, the last attempt (None if there is none), and why in words.
+Undone = tuple[PlannedRun, Unit, Attempt | None, str]
 
 
-def write_venues(connection: psycopg.Connection, job: Job[Any], undone: Iterable[Undone]) -> None:
-    """Write letters for venues whose tries are exhausted, or renew those that are open.
+def write_units(connection: psycopg.Connection, job: Job[Any], undone: Iterable[Undone]) -> None:
+    """Write letters for units whose tries are exhausted, or renew those that are open.
 
-    In the order of the venues' ids: two runs that write at once never wait for each other. None is
-    written where another run has done the venue meanwhile, nor for a dry run.
+    They are written in the order of the units' ids: two runs that write at once never deadlock.
+    None is written where another run has done the unit meanwhile, nor for a dry run.
     """
-    for run, venue, attempt, error in sorted(undone, key=lambda one: (one[1].venue_id, one[0].id)):
+    for run, unit, attempt, error in sorted(undone, key=lambda one: (one[1].id, one[0].id)):
         if run.dry_run:
             continue
         _write(
             connection,
             run,
-            venue,
-            kind="venue",
-            key=venue_key(job, run.as_of),
+            unit,
+            kind="unit",
+            key=unit_key(job, run.as_of),
             error_type=(attempt.error_type if attempt else None) or "NotDone",
             error=error,
             traceback=attempt.traceback if attempt else None,
@@ -107,17 +109,22 @@ def write_venues(connection: psycopg.Connection, job: Job[Any], undone: Iterable
 def write_item(
     connection: psycopg.Connection,
     run: PlannedRun,
-    venue: Venue,
+    unit: Unit,
     key: str,
     payload: Mapping[str, Any],
     error: Exception,
+    *,
+    kind: str = "item",
 ) -> None:
-    """Write a letter for an item of a venue, in the transaction of the step that met it."""
+    """Write a letter for an item or an action of a unit, in the transaction that is open.
+
+    Its tenant is set there: the payload is stored under it.
+    """
     letter = _write(
         connection,
         run,
-        venue,
-        kind="item",
+        unit,
+        kind=kind,
         key=key,
         error_type=type(error).__name__,
         error=describe(error),
@@ -127,21 +134,40 @@ def write_item(
         statement(__package__, "store_payload"),
         {
             "letter": letter,
-            "tenant_id": venue.tenant_id,
+            "tenant_id": unit.tenant_id,
             "payload": Jsonb(_storable(dict(payload))),
         },
     )
 
 
-def venue_key(job: Job[Any], as_of: datetime) -> str:
-    """Give the key of a venue's letter: empty, or its date where a job keeps every one."""
+def write_message(
+    connection: psycopg.Connection, run: PlannedRun, key: str, error: Exception
+) -> None:
+    """Write a letter for a message that belongs to no unit, such as an event that cannot be read.
+
+    It has no payload: without a tenant there is nowhere to keep personal data.
+    """
+    _write(
+        connection,
+        run,
+        None,
+        kind="message",
+        key=key,
+        error_type=type(error).__name__,
+        error=describe(error),
+        traceback=None,
+    )
+
+
+def unit_key(job: Job[Any], as_of: datetime) -> str:
+    """Return the key of a unit's letter: empty, or its date where a job keeps every one."""
     return as_of.isoformat() if job.keeps_every_date else ""
 
 
 def find(
     connection: psycopg.Connection, *, job: str | None = None, ended: bool = False
 ) -> list[DeadLetter]:
-    """Give the letters that are open, or with `ended` all; the last failed first."""
+    """Return the letters that are open, or with `ended` all; the last failed first."""
     with connection.cursor(row_factory=class_row(DeadLetter)) as cursor:
         return cursor.execute(
             statement(__package__, "find_letters"), {"job": job, "ended": ended, "id": None}
@@ -149,7 +175,7 @@ def find(
 
 
 def load(connection: psycopg.Connection, letter: int) -> DeadLetter | None:
-    """Give one letter; None if there is none of that number."""
+    """Return one letter; None if there is none of that number."""
     with connection.cursor(row_factory=class_row(DeadLetter)) as cursor:
         return cursor.execute(
             statement(__package__, "find_letters"), {"job": None, "ended": True, "id": letter}
@@ -157,7 +183,7 @@ def load(connection: psycopg.Connection, letter: int) -> DeadLetter | None:
 
 
 def by_run(letters: list[DeadLetter]) -> list[list[DeadLetter]]:
-    """Put letters together that one run can replay: of the same kind and failed run."""
+    """Group letters that one run can replay: of the same kind and failed run."""
 
     def run(letter: DeadLetter) -> tuple[Any, ...]:
         return letter.as_of, letter.run, letter.kind
@@ -167,7 +193,9 @@ def by_run(letters: list[DeadLetter]) -> list[list[DeadLetter]]:
 
 
 def payload(connection: psycopg.Connection, letter: DeadLetter) -> dict[str, Any] | None:
-    """Give what could not be processed, read under its tenant; None for a venue."""
+    """Return what could not be processed, read under its tenant; None where nothing is kept."""
+    if letter.tenant_id is None:
+        return None
     with tenant_transaction(connection, letter.tenant_id):
         row = connection.execute(
             statement(__package__, "load_payload"),
@@ -177,33 +205,53 @@ def payload(connection: psycopg.Connection, letter: DeadLetter) -> dict[str, Any
 
 
 def begin_replay(connection: psycopg.Connection, letter: DeadLetter) -> bool:
-    """Note that a letter is being replayed; False if it has ended meanwhile."""
-    return (
-        connection.execute(statement(__package__, "replay_letter"), {"letter": letter.id}).rowcount
-        == 1
-    )
+    """Mark a letter as being replayed; return False if it has ended meanwhile.
+
+    The action of a letter may be performed again from here on, whatever became of it.
+    """
+    with connection.transaction():
+        names = _lock_action(connection, letter)
+        is_open = connection.execute(statement(__package__, "replay_letter"), names).rowcount == 1
+        if is_open and letter.kind == "action":
+            connection.execute(statement(__package__, "free_action"), names)
+    return is_open
 
 
 def end_replay(connection: psycopg.Connection, letter: DeadLetter) -> None:
-    """Open a letter again that its replay has not resolved."""
+    """Reopen a letter that its replay has not resolved."""
     connection.execute(statement(__package__, "reopen_letter"), {"letter": letter.id})
 
 
 def discard(connection: psycopg.Connection, letter: DeadLetter, *, reason: str, by: str) -> bool:
-    """Give a letter up, with a reason and a name; False if it has ended meanwhile."""
-    return (
-        connection.execute(
-            statement(__package__, "discard_letter"),
-            {"letter": letter.id, "reason": reason, "ended_by": by},
-        ).rowcount
-        == 1
-    )
+    """Discard a letter, with a reason and a name; return False if it has ended meanwhile.
+
+    The action of a letter is not performed any more, even if a replay has begun to repeat it.
+    """
+    with connection.transaction():
+        names = _lock_action(connection, letter) | {"reason": reason, "ended_by": by}
+        was_open = connection.execute(statement(__package__, "discard_letter"), names).rowcount == 1
+        if was_open and letter.kind == "action":
+            connection.execute(statement(__package__, "give_up_action"), names)
+    return was_open
+
+
+def _lock_action(connection: psycopg.Connection, letter: DeadLetter) -> dict[str, Any]:
+    """Lock the action of a letter before the letter; return what names both."""
+    names = {
+        "letter": letter.id,
+        "job": letter.job,
+        "unit_id": letter.unit_id,
+        "key": letter.key,
+    }
+    if letter.kind == "action":
+        connection.execute(statement(__package__, "lock_action"), names)
+    return names
 
 
 def _write(
     connection: psycopg.Connection,
     run: PlannedRun,
-    venue: Venue,
+    unit: Unit | None,
     *,
     kind: str,
     key: str,
@@ -215,9 +263,9 @@ def _write(
         statement(__package__, "write_letter"),
         {
             "job": run.job,
-            "venue_id": venue.venue_id,
-            "tenant_id": venue.tenant_id,
-            "venue_name": venue.name,
+            "unit_id": unit and unit.id,
+            "tenant_id": unit and unit.tenant_id,
+            "unit_name": unit and unit.name,
             "kind": kind,
             "key": key,
             "as_of": run.as_of,
@@ -231,7 +279,7 @@ def _write(
 
 
 def _storable(value: Any) -> Any:
-    """Give a payload as jsonb takes it: a NUL or half a pair must not cost the whole venue."""
+    """Return a payload as jsonb takes it: a NUL or half a pair must not fail the whole unit."""
     if isinstance(value, str):
         return value.replace("\0", "\ufffd").encode(errors="replace").decode()
     if isinstance(value, Mapping):

@@ -11,16 +11,16 @@ from typing import Any
 
 import psycopg
 
-from venue_analytics.harness import dead_letters, history
+from venue_analytics.harness import dead_letters, effects, history
 from venue_analytics.harness.errors import TransientError
-from venue_analytics.harness.history import Attempt, PlannedRun
-from venue_analytics.harness.housekeeping import close_left_running
-from venue_analytics.harness.job import Job, Outcome, Venue
+from venue_analytics.harness.history import PlannedRun
+from venue_analytics.harness.housekeeping import close_left_running, undone_units
+from venue_analytics.harness.job import Job, Outcome
 from venue_analytics.harness.leases import Leases
 
 log = logging.getLogger(__name__)
 
-#: A process that has been told to stop may need this long to note it: Airflow kills after five.
+#: A process that has been told to stop may need this long to report it: Airflow kills after five.
 STOPPING = timedelta(seconds=8)
 
 
@@ -33,22 +33,22 @@ def finish_run(
     failed_batches: Collection[int] = (),
     stopping: timedelta = STOPPING,
 ) -> list[str]:
-    """Close what dead processes of this run left open, and note how the run ended.
+    """Close what dead processes of this run left open, and store how the run ended.
 
-    A venue that has not ended well in the present round of its batch gets a dead letter.
+    A unit that has not ended well in the current round of its batch gets a dead letter.
 
     Args:
         connection: of the jobs' role, not in a transaction.
         leases: of the job.
         job: the job.
         run: as planned.
-        failed_batches: batches whose task did not succeed, as Airflow says: one that never
+        failed_batches: batches whose task did not succeed, as Airflow reports: one that never
             began leaves no trace of its own, and one that was cleared and then died at once
             leaves the old one.
         stopping: how long processes that are still at work are waited for.
 
     Returns:
-        One line for each venue that has not ended well; none means a good run.
+        One line for each unit that has not ended well; none means a good run.
     """
     try:
         until = time.monotonic() + stopping.total_seconds()
@@ -62,25 +62,21 @@ def finish_run(
     with connection.transaction():
         attempts = history.last_attempts(connection, run)
         unfinished: list[str] = []
-        undone: list[tuple[Venue, Attempt | None, str]] = []
+        undone: list[dead_letters.Undone] = []
         for batch in history.load_batches(connection, run):
-            before = len(unfinished)
-            for venue in batch.venues:
-                attempt = attempts.get(venue.venue_id)
-                if attempt is None:
-                    reason = "it was never begun"
-                elif not attempt.ended_well:
-                    reason = attempt.error or "still at work, or its process was killed"
-                else:
-                    continue
-                unfinished.append(f"{venue.name}: {reason}")
-                undone.append((venue, attempt, reason))
-            if batch.number in failed_batches and len(unfinished) == before:
-                unfinished.append(f"{batch.label}: its task failed, though its venues are done")
-        dead_letters.write_venues(connection, job, [(run, *one) for one in undone])
+            of_batch = list(undone_units(job, run, batch, attempts))
+            undone += of_batch
+            unfinished += [f"{unit.name}: {reason}" for _, unit, _, reason in of_batch]
+            if batch.number in failed_batches and not of_batch:
+                done = f"its {job.unit.plural} are done"
+                unfinished.append(f"{batch.label}: its task failed, though {done}")
+        dead_letters.write_units(connection, job, undone)
+        effects.write_abandoned(connection, job.name)
         outcome = Outcome.FAILED if unfinished else Outcome.SUCCEEDED
-        history.finish_run(connection, run, outcome)
+        history.end_run(connection, run, outcome)
+        if not job.keeps_every_success:
+            history.forget_successes(connection, run)
     ended = Counter(str(attempt.outcome) for attempt in attempts.values())
     counts = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(ended.items()))
-    log.info("venues: %s", counts or "none to do")
+    log.info("%s: %s", job.unit.plural, counts or "none to do")
     return unfinished

@@ -1,8 +1,9 @@
-"""History: what was planned, what was tried, how it ended. Schema `jobs` of the database."""
+"""History: what was planned, what was attempted, how it ended. Schema `jobs` of the database."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
@@ -14,8 +15,13 @@ from psycopg.types.json import Jsonb
 
 from venue_analytics.database.statements import statement
 from venue_analytics.harness.batches import Batch
-from venue_analytics.harness.job import Outcome, Venue
+from venue_analytics.harness.job import Job, Outcome, UnitResult
+from venue_analytics.harness.report import Report
 from venue_analytics.harness.request import RunRequest
+from venue_analytics.harness.unit import Unit, UnitKind
+
+#: Why an attempt of a dry run ends skipped.
+DRY_RUN = "dry run: nothing was written"
 
 
 @dataclass(frozen=True)
@@ -32,34 +38,40 @@ class PlannedRun:
     """A run as last planned.
 
     Attributes:
-        id: of its plan's row in history.
+        id: of its plan's row in history; a later plan has a higher one.
         deployment: the Airflow that runs it, or the command line's run.
-        plan_number: of its last plan; later plans have higher numbers.
         job: the job's name.
         run_id: Airflow's, or one of the command line's own.
         as_of: what its results are as of.
         force: whether results of a later as_of are replaced.
-        dry_run: whether it only says what would change.
-        settings: as plan read them.
-        source_faults: what plan found amiss in the source, in words.
+        dry_run: whether it only reports what would change.
+        settings: as plan read them, as JSON.
+        parameters: the job's own parameters, as JSON.
+        source_faults: what plan found wrong with the source, in words.
         left_behind: what earlier runs left undone when they ended without their finish, in words.
-        planned_at: when.
+        planned_at: when it was planned.
+        finished_at: when it ended; None if it has not.
         outcome: planned, succeeded or failed.
+        forgotten: successes of this run that history does not keep any more.
+        is_current: whether no later plan of the run has replaced this one.
     """
 
     id: int
     deployment: UUID
-    plan_number: int
     job: str
     run_id: str
     as_of: datetime
     force: bool
     dry_run: bool
     settings: dict[str, Any]
+    parameters: dict[str, Any]
     source_faults: list[str]
     left_behind: list[str]
     planned_at: datetime
+    finished_at: datetime | None
     outcome: str
+    forgotten: int
+    is_current: bool
 
     @property
     def key(self) -> RunKey:
@@ -69,10 +81,11 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Attempt:
-    """The last attempt at a venue in the present round of its batch."""
+    """The last attempt at a unit in the current round of its batch."""
 
-    venue_id: UUID
-    venue_name: str
+    unit_id: UUID
+    unit_name: str
+    unit_gone: bool
     batch: int
     outcome: str
     reason: str | None
@@ -93,13 +106,27 @@ class Attempt:
 
     @property
     def ended_well(self) -> bool:
-        """Whether nothing is left to do for the venue."""
+        """Whether nothing is left to do for the unit."""
         return self.outcome in (Outcome.SUCCEEDED, Outcome.SKIPPED)
+
+    @property
+    def result(self) -> UnitResult:
+        """What the job returned."""
+        return UnitResult(
+            Outcome(self.outcome),
+            self.reason,
+            self.rows_read or 0,
+            self.rows_written or 0,
+            self.rows_unchanged or 0,
+            self.rows_removed or 0,
+            self.left_out or {},
+            self.summary or {},
+        )
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run in a list: what it was as of, and how many of its venues ended how."""
+    """A run in a list: what it was as of, and how many of its units ended how."""
 
     job: str
     run_id: str
@@ -117,7 +144,7 @@ class RunSummary:
 
 @dataclass(frozen=True)
 class AttemptSummary:
-    """An attempt at a venue in a list."""
+    """An attempt at a unit in a list."""
 
     job: str
     run_id: str
@@ -145,10 +172,10 @@ def store_plan(
     left_behind: list[str],
     batches: list[Batch],
 ) -> None:
-    """Store a plan. Of a run's plans that of the latest try holds, whichever is stored last.
+    """Store a plan. Of a run's plans, the one of the latest try holds, whichever is stored last.
 
-    The rounds of its batches follow on those of the earlier plans: what ended well under one of
-    these is done again.
+    The rounds of its batches follow those of the earlier plans: what ended well under one of these
+    is done again.
 
     Raises:
         LookupError: this try has stored a plan already.
@@ -160,6 +187,7 @@ def store_plan(
         "force": request.force,
         "dry_run": request.dry_run,
         "settings": Jsonb(settings),
+        "parameters": Jsonb(request.parameters.model_dump(mode="json")),
         "source_faults": Jsonb(source_faults),
         "left_behind": Jsonb(left_behind),
     }
@@ -167,9 +195,9 @@ def store_plan(
         (last_round,) = cursor.execute(statement(__package__, "last_round"), names).fetchone() or (
             0,
         )
-        # what an earlier try of this plan has found and nobody has told yet
-        told = cursor.execute(statement(__package__, "left_behind"), names).fetchone()
-        parameters["left_behind"] = Jsonb((told[0] if told else []) + left_behind)
+        # what an earlier try of this plan has found, and finish has not reported yet
+        earlier = cursor.execute(statement(__package__, "left_behind"), names).fetchone()
+        parameters["left_behind"] = Jsonb((earlier[0] if earlier else []) + left_behind)
         row = cursor.execute(statement(__package__, "store_run"), parameters).fetchone()
         if row is None:
             raise LookupError(f"run {key.run_id} of {key.job}: try {plan_try} has a plan already")
@@ -180,7 +208,7 @@ def store_plan(
                     "run": row[0],
                     "number": batch.number,
                     "label": batch.label,
-                    "venues": Jsonb([_venue_to_json(venue) for venue in batch.venues]),
+                    "units": Jsonb([_unit_to_json(unit) for unit in batch.units]),
                     "round": last_round,
                 }
                 for batch in batches
@@ -189,12 +217,12 @@ def store_plan(
 
 
 def load_run(connection: psycopg.Connection, key: RunKey) -> PlannedRun | None:
-    """Give a run as its latest plan has it, None if no plan was stored."""
+    """Return a run as its latest plan has it; None if no plan was stored."""
     return _load_run(connection, "load_run", dataclasses.asdict(key))
 
 
 def load_plan(connection: psycopg.Connection, plan: int) -> PlannedRun:
-    """Give a run as one of its plans has it, by the id of the plan's row.
+    """Return a run as one of its plans has it, by the id of the plan's row.
 
     Raises:
         LookupError: there is none.
@@ -208,41 +236,41 @@ def load_plan(connection: psycopg.Connection, plan: int) -> PlannedRun:
 def load_latest_run(
     connection: psycopg.Connection, job: str, run_id: str | None = None
 ) -> PlannedRun | None:
-    """Give the run of a job that was planned last, or the one of that id."""
+    """Return the run of a job that was planned last, or the one of that id."""
     return _load_run(connection, "load_latest_run", {"job": job, "run_id": run_id})
 
 
 def load_batches(
     connection: psycopg.Connection, run: PlannedRun, number: int | None = None
 ) -> list[Batch]:
-    """Give the batches of a run, or the one of that number."""
+    """Return the batches of a run, or the one of that number."""
     rows = connection.execute(
         statement(__package__, "load_batches"), {"run": run.id, "number": number}
     ).fetchall()
     return [
-        Batch(number, label, tuple(_venue_from_json(venue) for venue in venues))
-        for number, label, venues in rows
+        Batch(number, label, tuple(_unit_from_json(unit) for unit in units), ended_well)
+        for number, label, units, ended_well in rows
     ]
 
 
 def last_attempts(
     connection: psycopg.Connection, run: PlannedRun, batch: int | None = None
 ) -> dict[UUID, Attempt]:
-    """Give, for each venue that the present round of its batch has begun, how that stands.
+    """Return the attempt that counts for each unit which the current round of its batch has begun.
 
-    A good end counts before any other, else the last attempt.
+    That is the one that ended well, else the last.
     """
     with connection.cursor(row_factory=class_row(Attempt)) as cursor:
         cursor.execute(statement(__package__, "last_attempts"), {"run": run.id, "number": batch})
-        return {attempt.venue_id: attempt for attempt in cursor}
+        return {attempt.unit_id: attempt for attempt in cursor}
 
 
 def last_durations(
-    connection: psycopg.Connection, job: str, venue_ids: list[UUID]
+    connection: psycopg.Connection, job: str, unit_ids: list[UUID]
 ) -> dict[UUID, float]:
-    """Give the seconds that each venue took when it was last done."""
+    """Return the seconds that each unit took when it was last done."""
     rows = connection.execute(
-        statement(__package__, "last_durations"), {"job": job, "venue_ids": venue_ids}
+        statement(__package__, "last_durations"), {"job": job, "unit_ids": unit_ids}
     )
     return dict(rows.fetchall())
 
@@ -250,7 +278,7 @@ def last_durations(
 def open_round(
     connection: psycopg.Connection, run: PlannedRun, batch: int, clear_number: int
 ) -> int:
-    """Give the round that a try of a batch works in; opens the next where that is due.
+    """Return the round that a try of a batch works in; open the next one where that is due.
 
     Args:
         connection: of the jobs' role.
@@ -270,7 +298,7 @@ def open_round(
 def end_round_well(
     connection: psycopg.Connection, run: PlannedRun, batch: int, round_: int, clear_number: int
 ) -> None:
-    """Note that a round of a batch ended well, unless a later round has begun."""
+    """Store that a round of a batch ended well, unless a later round has begun."""
     connection.execute(
         statement(__package__, "end_round_well"),
         {"run": run.id, "number": batch, "round": round_, "clear_number": clear_number},
@@ -278,7 +306,7 @@ def end_round_well(
 
 
 def list_runs(connection: psycopg.Connection, job: str | None, limit: int) -> list[RunSummary]:
-    """Give the latest runs, of one job or of all."""
+    """Return the latest runs, of one job or of all."""
     with connection.cursor(row_factory=class_row(RunSummary)) as cursor:
         return cursor.execute(
             statement(__package__, "list_runs"), {"job": job, "rows": limit}
@@ -286,27 +314,54 @@ def list_runs(connection: psycopg.Connection, job: str | None, limit: int) -> li
 
 
 def list_attempts(
-    connection: psycopg.Connection, venue_id: UUID, job: str | None, limit: int
+    connection: psycopg.Connection, unit_id: UUID, job: str | None, limit: int
 ) -> list[AttemptSummary]:
-    """Give the latest attempts at a venue, by one job or by all."""
+    """Return the latest attempts at a unit, by one job or by all."""
     with connection.cursor(row_factory=class_row(AttemptSummary)) as cursor:
         return cursor.execute(
             statement(__package__, "list_attempts"),
-            {"venue_id": venue_id, "job": job, "rows": limit},
+            {"unit_id": unit_id, "job": job, "rows": limit},
         ).fetchall()
 
 
 def unfinished_runs(connection: psycopg.Connection, key: RunKey) -> list[PlannedRun]:
-    """Give the job's other runs that nothing has ended in history, the oldest first."""
+    """Return the job's other runs that nothing has ended in history, the oldest first."""
     with connection.cursor(row_factory=class_row(PlannedRun)) as cursor:
         return cursor.execute(
             statement(__package__, "unfinished_runs"), dataclasses.asdict(key)
         ).fetchall()
 
 
-def finish_run(connection: psycopg.Connection, run: PlannedRun, outcome: Outcome) -> None:
-    """Note how a run ended."""
-    connection.execute(statement(__package__, "finish_run"), {"run": run.id, "outcome": outcome})
+def report_of(job: Job[Any], run: PlannedRun, attempts: Mapping[UUID, Attempt]) -> Report:
+    """Return a job's report of a run, over what it returned for units that are there.
+
+    Those that were skipped, or are gone, have no figures of the job.
+    """
+    ended = Outcome.SKIPPED if run.dry_run else Outcome.SUCCEEDED
+    results = {
+        unit_id: attempt.result
+        for unit_id, attempt in attempts.items()
+        if attempt.outcome == ended and not attempt.unit_gone
+    }
+    if run.dry_run:
+        return Report() if job.preview is None else job.preview.report(results)
+    return job.report(results)
+
+
+def end_run(connection: psycopg.Connection, run: PlannedRun, outcome: Outcome) -> None:
+    """Store how a run ended."""
+    connection.execute(statement(__package__, "end_run"), {"run": run.id, "outcome": outcome})
+
+
+def forget_successes(connection: psycopg.Connection, run: PlannedRun) -> int:
+    """Delete the successes of earlier runs that a later one has replaced; return how many.
+
+    For jobs that run every few minutes: history keeps each unit's latest success, every failure,
+    and one row a run with the number of successes that were deleted.
+    """
+    names = {"job": run.job, "run": run.id}
+    row = connection.execute(statement(__package__, "forget_successes"), names).fetchone()
+    return int(row[0]) if row else 0
 
 
 def _load_run(
@@ -316,20 +371,21 @@ def _load_run(
         return cursor.execute(statement(__package__, name), parameters).fetchone()
 
 
-def _venue_to_json(venue: Venue) -> dict[str, Any]:
+def _unit_to_json(unit: Unit) -> dict[str, Any]:
     return {
         name: str(value) if isinstance(value, UUID) else value
-        for name, value in dataclasses.asdict(venue).items()
+        for name, value in dataclasses.asdict(unit).items()
     }
 
 
-def _venue_from_json(values: dict[str, Any]) -> Venue:
+def _unit_from_json(values: dict[str, Any]) -> Unit:
     former = values["former_tenant_id"]
-    return Venue(
+    return Unit(
         **values
         | {
-            "venue_id": UUID(values["venue_id"]),
+            "id": UUID(values["id"]),
             "tenant_id": UUID(values["tenant_id"]),
             "former_tenant_id": UUID(former) if former else None,
+            "kind": UnitKind(values["kind"]),
         }
     )

@@ -1,18 +1,21 @@
-"""Housekeeping: end in history what dead processes have left open."""
+"""Housekeeping: close in history what dead processes have left open."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Mapping
 from typing import Any
+from uuid import UUID
 
 import psycopg
 
 from venue_analytics.database.statements import statement
 from venue_analytics.harness import dead_letters, history
-from venue_analytics.harness.history import PlannedRun, RunKey
+from venue_analytics.harness.batches import Batch
+from venue_analytics.harness.history import Attempt, PlannedRun, RunKey
 from venue_analytics.harness.job import Job, Outcome
 from venue_analytics.harness.leases import Leases
-from venue_analytics.harness.request import moment
+from venue_analytics.harness.moments import format_moment
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +39,7 @@ def close_left_running(
         How many are still at work.
 
     Raises:
-        TransientError: Redis cannot be asked who is alive.
+        TransientError: Redis does not answer, so nobody knows who is alive.
     """
     rows = connection.execute(
         statement(__package__, "left_running"),
@@ -47,21 +50,21 @@ def close_left_running(
         },
     ).fetchall()
     at_work = 0
-    for row, venue_id, token, deployment, run_id, batch, try_number in rows:
-        holder = leases.holder(venue_id)
+    for row, unit_id, token, deployment, run_id, batch, try_number in rows:
+        holder = leases.holder(unit_id)
         if holder is not None and holder.is_attempt(deployment, run_id, batch, try_number):
             at_work += 1
             continue
         try:
-            close_dead(connection, job, venue_id, token, row)
+            close_dead(connection, job, unit_id, token, row)
         except psycopg.errors.LockNotAvailable:
-            log.warning("venue %s: its last transaction is still open; left as it is", venue_id)
+            log.warning("unit %s: its last transaction is still open; left as it is", unit_id)
             at_work += 1
     return at_work
 
 
 def close_dead(
-    connection: psycopg.Connection, job: str, venue_id: Any, token: int, row: int
+    connection: psycopg.Connection, job: str, unit_id: Any, token: int, row: int
 ) -> None:
     """Shut a dead attempt out and close its row: one transaction.
 
@@ -71,9 +74,31 @@ def close_dead(
     with connection.transaction():
         connection.execute(
             statement(__package__, "raise_fence"),
-            {"job": job, "venue_id": venue_id, "token": token},
+            {"job": job, "unit_id": unit_id, "token": token},
         )
         connection.execute(statement(__package__, "close_left_running"), {"id": row})
+
+
+def undone_units(
+    job: Job[Any], run: PlannedRun, batch: Batch, attempts: Mapping[UUID, Attempt]
+) -> Iterator[dead_letters.Undone]:
+    """Yield the units of a batch that have not ended well, each with the reason.
+
+    Args:
+        job: the job.
+        run: as planned.
+        batch: of the run.
+        attempts: of the run, as `history.last_attempts` returns them.
+    """
+    for unit in batch.units:
+        attempt = attempts.get(unit.id)
+        if attempt is None:
+            # a success that history does not keep any more is known by its batch's good end
+            if job.keeps_every_success or not batch.ended_well:
+                yield run, unit, None, "it was never begun"
+        elif not attempt.ended_well:
+            error = attempt.error or "still at work, or its process was killed"
+            yield run, unit, attempt, error
 
 
 def end_runs_left_open(
@@ -81,32 +106,31 @@ def end_runs_left_open(
 ) -> list[str]:
     """End in history runs that are over and never had their finish: a timeout, a killed process.
 
-    Their venues that have not ended well get a dead letter. One whose venues are all done has ended
+    Their units that have not ended well get a dead letter. A run whose units are all done has ended
     well: somebody has cleared its batches without its finish. A dry run has left nothing undone.
 
     Returns:
-        One line a run that has left venues undone, for the next summary.
+        One line a run that has left units undone, for the next summary.
     """
     lines = []
     undone: list[dead_letters.Undone] = []
     for run in runs:
         if run.dry_run:
-            history.finish_run(connection, run, Outcome.FAILED)
+            history.end_run(connection, run, Outcome.FAILED)
             continue
         attempts = history.last_attempts(connection, run)
-        names = []
-        for batch in history.load_batches(connection, run):
-            for venue in batch.venues:
-                attempt = attempts.get(venue.venue_id)
-                if attempt is None or not attempt.ended_well:
-                    names.append(venue.name)
-                    error = (attempt and attempt.error) or "its run ended before it began"
-                    undone.append((run, venue, attempt, error))
-        history.finish_run(connection, run, Outcome.FAILED if names else Outcome.SUCCEEDED)
-        if names:
+        of_run = [
+            one
+            for batch in history.load_batches(connection, run)
+            for one in undone_units(job, run, batch, attempts)
+        ]
+        undone += of_run
+        history.end_run(connection, run, Outcome.FAILED if of_run else Outcome.SUCCEEDED)
+        if of_run:
+            names = ", ".join(unit.name for _, unit, _, _ in of_run)
             lines.append(
-                f"run {run.run_id} as of {moment(run.as_of)} ended without its finish; "
-                f"not done: {', '.join(names)}"
+                f"run {run.run_id} as of {format_moment(run.as_of)} ended without its finish; "
+                f"not done: {names}"
             )
-    dead_letters.write_venues(connection, job, undone)
+    dead_letters.write_units(connection, job, undone)
     return lines

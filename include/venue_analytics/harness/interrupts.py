@@ -1,4 +1,4 @@
-"""Being stopped: by a signal, Airflow's timeout, Ctrl-C. Nothing half-written stays."""
+"""Being stopped by a signal, Airflow's timeout or Ctrl-C, without leaving anything half-written."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from types import FrameType
 
 import psycopg
 
-#: Airflow kills five seconds after SIGTERM: what the server has not cancelled by then, it does by
+#: Airflow kills five seconds after SIGTERM. What the server has not cancelled by then, it cancels
 #: itself within a second of the client's death.
 CANCEL_SECONDS = 2.0
 
 
 class Stopped(BaseException):
-    """The process was told to end (SIGTERM)."""
+    """The process received SIGTERM."""
 
 
 @contextmanager
 def stopped_by_sigterm() -> Iterator[None]:
-    """Have SIGTERM raise `Stopped` in the main thread, inside whatever it waits for.
+    """Raise `Stopped` in the main thread on SIGTERM, even inside a call that waits.
 
     Airflow's own handler raises nothing: without this, `finally` would not run.
     """
@@ -30,7 +30,7 @@ def stopped_by_sigterm() -> Iterator[None]:
         return
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        # once: a second one must not interrupt the tidying up
+        # once: a second signal must not interrupt the clean-up
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise Stopped("stopped by SIGTERM")
 
@@ -43,7 +43,7 @@ def stopped_by_sigterm() -> Iterator[None]:
 
 @contextmanager
 def cancelled_when_stopped(connection: psycopg.Connection) -> Iterator[None]:
-    """Cancel what the server is at and close the connection when something stops the block.
+    """Cancel the running query and close the connection when something stops the block.
 
     psycopg does so by itself for KeyboardInterrupt alone: after any other BaseException the query
     would run on, its locks held.

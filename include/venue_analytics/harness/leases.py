@@ -1,7 +1,7 @@
-"""Leases in Redis: they keep workers out of each other's way.
+"""Leases in Redis, which keep workers out of each other's way.
 
-Correctness does not rest on them: Redis may forget, a holder may sleep past its lease. What may be
-written is decided by the fencing token, in PostgreSQL.
+Correctness does not depend on them: Redis may forget a lease, and a holder may sleep past its own.
+The fencing token, in PostgreSQL, decides what may be written.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ log = logging.getLogger(__name__)
 LENGTH = timedelta(seconds=30)
 RENEWAL = timedelta(seconds=10)
 
-#: Gives the text of another holder, or nothing once the lease is ours: it was free, ours already,
-#: or held by the one named as ARGV[3], who may be taken over.
+#: Returns the text of another holder, or nothing once the lease is ours: it was free, ours already,
+#: or held by ARGV[3], who may be taken over.
 TAKE = """
 local held = redis.call('GET', KEYS[1])
 if held and held ~= ARGV[1] and held ~= ARGV[3] then return held end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return false
 """
-#: Gives 1 if the lease is ours for another length; a lease that Redis has forgotten is set again.
+#: Returns 1 if the lease is ours for another length; sets a lease again that Redis has forgotten.
 RENEW = """
 local held = redis.call('GET', KEYS[1])
 if held and held ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
-#: Gives 1 if the lease was ours and is gone.
+#: Returns 1 if the lease was ours and is deleted.
 RELEASE = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
@@ -62,7 +62,7 @@ class Holder:
         batch: its batch.
         try_number: the batch's try.
         as_of: what its results are as of.
-        rules_hash: of the settings that shape the venue's results.
+        rules_hash: of the settings that shape the unit's results.
         process: one process's own mark.
     """
 
@@ -97,12 +97,12 @@ class Holder:
             return None
 
     def is_attempt(self, deployment: UUID, run_id: str, batch: int, try_number: int) -> bool:
-        """Whether it is that try of that batch."""
+        """Return whether it is that try of that batch."""
         own = (self.deployment, self.run_id, self.batch, self.try_number)
         return own == (deployment, run_id, batch, try_number)
 
     def is_earlier_try_than(self, other: Holder) -> bool:
-        """Whether both are tries of one batch, and this is the earlier: dead, or about to be."""
+        """Return whether this is an earlier try of the same batch: dead, or about to be."""
         own = (self.deployment, self.run_id, self.batch)
         return (
             own == (other.deployment, other.run_id, other.batch)
@@ -110,25 +110,25 @@ class Holder:
         )
 
     def does_the_work_of(self, other: Holder) -> bool:
-        """Whether its success would be the other's."""
+        """Return whether it does the same work, so that its success would be the other's."""
         return (self.as_of, self.rules_hash) == (other.as_of, other.rules_hash)
 
     def __str__(self) -> str:
-        """Name it for people."""
+        """Return it for people."""
         return f"run {self.run_id}, try {self.try_number} of batch {self.batch}"
 
 
 @dataclass(frozen=True)
 class Held:
-    """Somebody else has the lease; `holder` is None if its value is none of ours."""
+    """Somebody else has the lease; `holder` is None if the value cannot be parsed."""
 
     holder: Holder | None
 
 
 class Leases:
-    """The leases of one job: one a venue.
+    """The leases of one job: one a unit.
 
-    Every method raises TransientError where Redis cannot be asked.
+    Every method raises TransientError if Redis does not answer.
     """
 
     def __init__(self, client: redis.Redis, job: str, *, length: timedelta = LENGTH) -> None:
@@ -138,82 +138,82 @@ class Leases:
         self._milliseconds = round(length.total_seconds() * 1000)
 
     def ping(self) -> None:
-        """Make sure that Redis answers."""
+        """Check that Redis answers."""
         with _reachable():
             self._client.ping()
 
     def take(self, wanted: Mapping[UUID, Holder]) -> dict[UUID, Held]:
-        """Take the leases of venues; gives those that somebody else holds.
+        """Take the leases of units; return those that somebody else holds.
 
         An earlier try of the same batch is taken over at once; a later one never is.
         """
-        held = self._take({venue_id: (holder, holder.text) for venue_id, holder in wanted.items()})
+        held = self._take({unit_id: (holder, holder.text) for unit_id, holder in wanted.items()})
         earlier = {}
-        for venue_id, text in held.items():
+        for unit_id, text in held.items():
             other = Holder.read(text)
-            if other is not None and other.is_earlier_try_than(wanted[venue_id]):
-                earlier[venue_id] = (wanted[venue_id], text)
+            if other is not None and other.is_earlier_try_than(wanted[unit_id]):
+                earlier[unit_id] = (wanted[unit_id], text)
         still = self._take(earlier)
         return {
-            venue_id: Held(Holder.read(still.get(venue_id, text)))
-            for venue_id, text in held.items()
-            if venue_id not in earlier or venue_id in still
+            unit_id: Held(Holder.read(still.get(unit_id, text)))
+            for unit_id, text in held.items()
+            if unit_id not in earlier or unit_id in still
         }
 
     def are_held(self, holders: Mapping[UUID, Holder]) -> dict[UUID, bool]:
-        """Say of each venue whether this holder has its lease."""
+        """Return for each unit whether this holder has its lease."""
         texts = self._get(holders)
-        return {venue_id: texts[venue_id] == holder.text for venue_id, holder in holders.items()}
+        return {unit_id: texts[unit_id] == holder.text for unit_id, holder in holders.items()}
 
-    def holder(self, venue_id: UUID) -> Holder | None:
-        """Give who holds a venue's lease; None if nobody of ours does."""
-        text = self._get([venue_id])[venue_id]
+    def holder(self, unit_id: UUID) -> Holder | None:
+        """Return who holds a unit's lease; None if it is free, or its value cannot be parsed."""
+        text = self._get([unit_id])[unit_id]
         return Holder.read(text) if text is not None else None
 
     def renew(self, holders: Mapping[UUID, Holder]) -> dict[UUID, bool]:
-        """Keep leases for another length; False where somebody else has it now."""
+        """Renew leases for another length; return False where somebody else has it now."""
         answers = self._eval(RENEW, {v: (h.text, self._milliseconds) for v, h in holders.items()})
-        return {venue_id: bool(answer) for venue_id, answer in answers.items()}
+        return {unit_id: bool(answer) for unit_id, answer in answers.items()}
 
     def release(self, holders: Mapping[UUID, Holder]) -> None:
-        """Give leases back, those that are still ours."""
-        self._eval(RELEASE, {venue_id: (holder.text,) for venue_id, holder in holders.items()})
+        """Release leases that are still ours."""
+        self._eval(RELEASE, {unit_id: (holder.text,) for unit_id, holder in holders.items()})
 
     def _take(self, wanted: Mapping[UUID, tuple[Holder, str]]) -> dict[UUID, str]:
         arguments = {
-            venue_id: (holder.text, self._milliseconds, instead_of)
-            for venue_id, (holder, instead_of) in wanted.items()
+            unit_id: (holder.text, self._milliseconds, instead_of)
+            for unit_id, (holder, instead_of) in wanted.items()
         }
         answers = self._eval(TAKE, arguments)
-        return {venue_id: _text(held) for venue_id, held in answers.items() if held is not None}
+        return {unit_id: _text(held) for unit_id, held in answers.items() if held is not None}
 
-    def _key(self, venue_id: UUID) -> str:
-        return f"venue_analytics:lease:{self._job}:{venue_id}"
+    def _key(self, unit_id: UUID) -> str:
+        return f"venue_analytics:lease:{self._job}:{unit_id}"
 
-    def _get(self, venue_ids: Iterable[UUID]) -> dict[UUID, str | None]:
-        ids = list(venue_ids)
+    def _get(self, unit_ids: Iterable[UUID]) -> dict[UUID, str | None]:
+        ids = list(unit_ids)
         with _reachable(), self._client.pipeline(transaction=False) as pipeline:
-            for venue_id in ids:
-                pipeline.get(self._key(venue_id))
+            for unit_id in ids:
+                pipeline.get(self._key(unit_id))
             answers = pipeline.execute()
         return {
-            venue_id: None if answer is None else _text(answer)
-            for venue_id, answer in zip(ids, answers, strict=True)
+            unit_id: None if answer is None else _text(answer)
+            for unit_id, answer in zip(ids, answers, strict=True)
         }
 
     def _eval(self, script: str, arguments: Mapping[UUID, tuple[Any, ...]]) -> dict[UUID, Any]:
         if not arguments:
             return {}
         with _reachable(), self._client.pipeline(transaction=False) as pipeline:
-            for venue_id, values in arguments.items():
-                pipeline.eval(script, 1, self._key(venue_id), *values)
+            for unit_id, values in arguments.items():
+                pipeline.eval(script, 1, self._key(unit_id), *values)
             return dict(zip(arguments, pipeline.execute(), strict=True))
 
 
 class LeaseKeeper:
-    """Renews the leases that are in it, in a thread that lives on while a query runs.
+    """Renews the leases that it holds, in a thread that also runs during a query.
 
-    Used as a context; what is still in it at the end is given back.
+    Used as a context; at its end it releases what it still holds.
     """
 
     def __init__(self, leases: Leases, *, every: timedelta = RENEWAL) -> None:
@@ -229,7 +229,7 @@ class LeaseKeeper:
         )
 
     def __enter__(self) -> Self:
-        """Begin to renew."""
+        """Start to renew."""
         self._thread.start()
         return self
 
@@ -239,63 +239,63 @@ class LeaseKeeper:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Give back what is left, and stop."""
+        """Release what is left, and stop."""
         try:
             self._stop.set()
             self._thread.join()
         finally:
-            self.give_back(list(self._kept))
+            self.release(list(self._kept))
 
     def take(self, wanted: Mapping[UUID, Holder]) -> dict[UUID, Held]:
-        """Take leases and keep them; gives those that somebody else holds."""
+        """Take leases and keep them renewed; return those that somebody else holds."""
         began = time.monotonic()
         try:
             held = self._leases.take(wanted)
         except Exception:
             raise
         except BaseException:
-            # stopped between Redis's answer and the note of it
+            # stopped between Redis's answer and the line below that stores it
             self._leases.release(wanted)
             raise
         with self._lock:
-            for venue_id, holder in wanted.items():
-                if venue_id not in held:
-                    self._kept[venue_id] = holder
-                    self._until[venue_id] = began + self._leases.length.total_seconds()
+            for unit_id, holder in wanted.items():
+                if unit_id not in held:
+                    self._kept[unit_id] = holder
+                    self._until[unit_id] = began + self._leases.length.total_seconds()
         return held
 
     def are_held(self, holders: Mapping[UUID, Holder]) -> dict[UUID, bool]:
         """Ask Redis which of these leases are still ours."""
         return self._leases.are_held(holders)
 
-    def check(self, venue_id: UUID) -> None:
-        """Make sure that no transaction is opened on a lease that is lost.
+    def check(self, unit_id: UUID) -> None:
+        """Check that a lease is ours before a transaction is opened on it.
 
         Raises:
             LeaseLostError: somebody else has it.
-            TransientError: it has run out, and Redis cannot be asked for it.
+            TransientError: it has expired, and Redis does not answer.
         """
         with self._lock:
-            holder = self._kept.get(venue_id)
-            has_run_out = time.monotonic() >= self._until.get(venue_id, 0)
-        if holder is not None and has_run_out:
-            self._renew({venue_id: holder})
-            holder = self._kept.get(venue_id)
+            holder = self._kept.get(unit_id)
+            has_expired = time.monotonic() >= self._until.get(unit_id, 0)
+        if holder is not None and has_expired:
+            self._renew({unit_id: holder})
+            holder = self._kept.get(unit_id)
         if holder is None:
             raise LeaseLostError("its lease is lost: another attempt has taken over")
 
-    def give_back(self, venue_ids: Iterable[UUID]) -> None:
-        """Give leases back; one that cannot be runs out by itself."""
+    def release(self, unit_ids: Iterable[UUID]) -> None:
+        """Release leases; one that cannot be released expires by itself."""
         with self._lock:
-            kept = {v: self._kept.pop(v) for v in venue_ids if v in self._kept}
-            for venue_id in kept:
-                self._until.pop(venue_id, None)
+            kept = {v: self._kept.pop(v) for v in unit_ids if v in self._kept}
+            for unit_id in kept:
+                self._until.pop(unit_id, None)
         try:
             self._leases.release(kept)
         except TransientError as error:
-            log.warning("%d leases run out by themselves: %s", len(kept), error)
+            log.warning("%d leases will expire by themselves: %s", len(kept), error)
         except BaseException:
-            # stopped before Redis answered: they are given back at the end
+            # stopped before Redis answered: they are released at the end
             with self._lock:
                 self._kept |= kept
             raise
@@ -313,28 +313,28 @@ class LeaseKeeper:
         until = time.monotonic() + self._leases.length.total_seconds()
         ours = self._leases.renew(kept)
         with self._lock:
-            for venue_id, is_ours in ours.items():
-                # the very lease that was renewed: it may have been given back, and taken again
-                if self._kept.get(venue_id) is kept[venue_id]:
-                    self._until[venue_id] = until
+            for unit_id, is_ours in ours.items():
+                # only the very lease that was renewed: it may have been released, and taken again
+                if self._kept.get(unit_id) is kept[unit_id]:
+                    self._until[unit_id] = until
                     if not is_ours:
-                        log.warning("the lease of venue %s is somebody else's now", venue_id)
-                        del self._kept[venue_id]
-                        self._until.pop(venue_id, None)
-            given_back = {v: h for v, h in kept.items() if self._kept.get(v) is not h}
-        # what was given back while it was renewed has just been set again
-        self._leases.release(given_back)
+                        log.warning("somebody else has the lease of unit %s now", unit_id)
+                        del self._kept[unit_id]
+                        self._until.pop(unit_id, None)
+            released = {v: h for v, h in kept.items() if self._kept.get(v) is not h}
+        # what was released while it was renewed has just been set again
+        self._leases.release(released)
 
 
 @contextmanager
 def _reachable() -> Iterator[None]:
-    import redis  # here: a quarter of a second, which a DAG file's parsing does not need
+    import redis  # here: 0.1 s, which a DAG file's parsing does not need
 
     try:
         yield
     except redis.RedisError as error:
         text = " ".join(str(error).split())
-        raise TransientError(f"Redis cannot be asked: {text} ({type(error).__name__})") from None
+        raise TransientError(f"Redis does not answer: {text} ({type(error).__name__})") from None
 
 
 def _text(value: bytes | str) -> str:

@@ -1,4 +1,4 @@
-"""Plan: what a run is to do, settled once and stored before any venue is touched."""
+"""Plan: decide what a run has to do, and store it before any unit is touched."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import psycopg
 from venue_analytics.harness import history
 from venue_analytics.harness.batches import pack
 from venue_analytics.harness.errors import PermanentError, TransientError
+from venue_analytics.harness.find_units import choose_units, find_units, unknown_in_settings
 from venue_analytics.harness.history import PlannedRun, RunKey
 from venue_analytics.harness.housekeeping import close_left_running, end_runs_left_open
 from venue_analytics.harness.job import Job
 from venue_analytics.harness.leases import Leases
-from venue_analytics.harness.request import RunRequest, moment
+from venue_analytics.harness.moments import format_moment
+from venue_analytics.harness.request import RunRequest
 from venue_analytics.harness.settings import JobSettings
-from venue_analytics.harness.venues import choose_venues, find_venues, unknown_in_settings
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +45,9 @@ def plan_run(
     alone: bool = False,
     is_over: Callable[[str], bool] | None = None,
 ) -> PlannedRun:
-    """Settle what a run does, and store it; first end what earlier runs have left open.
+    """Decide what a run does, and store it; first end what earlier runs have left open.
 
-    A dry run ends nothing: what there is to tell of others is for a run that is looked at.
+    A dry run ends nothing: what is to be reported of other runs is for a real run.
 
     Args:
         connection: of the jobs' role, not in a transaction.
@@ -64,19 +65,21 @@ def plan_run(
         The run as its latest plan has it.
 
     Raises:
-        PermanentError: as_of lies in the future, a venue was asked for that is not there, or the
-            source lists no venue though results of some stand.
+        PermanentError: as_of lies in the future, a unit was asked for that is not there, or the
+            source lists no unit though results of some stand.
         TransientError: as_of lies less than a minute ahead: clocks differ; or Redis does
             not answer.
     """
     (now,) = connection.execute("SELECT now()").fetchone() or (as_of,)
     if now < as_of <= now + CLOCK_TOLERANCE:
         raise TransientError(
-            f"as_of = {moment(as_of)} lies just ahead of the database's clock ({moment(now)})"
+            f"as_of = {format_moment(as_of)} lies just ahead of the database's clock "
+            f"({format_moment(now)})"
         )
     if as_of > now:
         raise PermanentError(
-            f"as_of = {moment(as_of)} lies in the future; allowed: up to now ({moment(now)})"
+            f"as_of = {format_moment(as_of)} lies in the future; allowed: up to now "
+            f"({format_moment(now)})"
         )
     leases.ping()
     left_open = []
@@ -87,13 +90,11 @@ def plan_run(
             for run in history.unfinished_runs(connection, key)
             if _is_over(leases, run, key, is_over)
         ]
-    found = find_venues(connection, job)
-    venues = choose_venues(found, settings, request)
+    found = find_units(connection, job)
+    units = choose_units(connection, job, found, settings, request, as_of)
     faults = found.faults + unknown_in_settings(found, settings)
-    seconds = history.last_durations(connection, job.name, [v.venue_id for v in venues])
-    measured = [
-        dataclasses.replace(venue, expected_seconds=seconds.get(venue.venue_id)) for venue in venues
-    ]
+    seconds = history.last_durations(connection, job.name, [v.id for v in units])
+    measured = [dataclasses.replace(unit, expected_seconds=seconds.get(unit.id)) for unit in units]
     with connection.transaction():
         left_behind = end_runs_left_open(connection, job, left_open)
         history.store_plan(
@@ -108,7 +109,7 @@ def plan_run(
             batches=pack(
                 measured,
                 max_tasks=None if alone else settings.max_tasks,
-                overrides=settings.venues,
+                overrides=settings.overrides,
             ),
         )
     run = history.load_run(connection, key)
@@ -116,14 +117,17 @@ def plan_run(
         raise LookupError(f"run {key.run_id} of {key.job}: its plan was not stored")
     for line in left_behind + faults:
         log.warning(line)
-    log.info("%s as of %s: %d venues", job.name, moment(as_of), len(venues))
+    count = f"{len(units):,} {job.unit.plural}"
+    if len(units) < len(found.units):
+        count += f" of {len(found.units):,}"
+    log.info("%s as of %s: %s", job.name, format_moment(as_of), count)
     return run
 
 
 def _is_over(
     leases: Leases, run: PlannedRun, key: RunKey, is_over: Callable[[str], bool] | None
 ) -> bool:
-    """Whether nobody will finish a run any more. Another deployment ends its own."""
+    """Return whether nobody will finish a run any more. Another deployment ends its own."""
     if run.deployment == key.deployment:
         return is_over is not None and is_over(run.run_id)
     return run.run_id.startswith(COMMAND_LINE) and leases.holder(run.deployment) is None

@@ -1,8 +1,9 @@
-"""Process: a batch's venues, each under its lease, none stopping another.
+"""Process a batch: each of its units under a lease, none stopping another.
 
-Of each venue: lease, token, history row, steps, release. Small venues take their leases, tokens and
-rows together, and those of one tenant share transactions where the job says so, which is what makes
-ten thousand of them cheap. A group that fails is done one by one: only what is bad ends badly.
+The way of a unit is: lease, token, history row, steps, release. Small units take their leases,
+tokens and rows together, and those of one tenant share transactions where the job allows it: that
+is what makes ten thousand of them cheap. After a group has failed, its units are processed one by
+one, so that only the bad one fails.
 """
 
 from __future__ import annotations
@@ -13,27 +14,25 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from itertools import chain
 from typing import Any
-from uuid import UUID, uuid4
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
 from venue_analytics.harness import attempts, groups, history
-from venue_analytics.harness.attempts import VenueAttempt
-from venue_analytics.harness.batches import Batch, label
-from venue_analytics.harness.database_errors import in_words
+from venue_analytics.harness.attempts import BatchTry, UnitAttempt, rules_hash
+from venue_analytics.harness.batches import label
+from venue_analytics.harness.database_errors import translate_error
 from venue_analytics.harness.errors import AnalyticsError, PermanentError, TransientError
-from venue_analytics.harness.failures import VenueFailure, describe
-from venue_analytics.harness.history import PlannedRun
+from venue_analytics.harness.failures import UnitFailure, describe
 from venue_analytics.harness.interrupts import stopped_by_sigterm
-from venue_analytics.harness.job import Job, Outcome, Venue, VenueResult
-from venue_analytics.harness.leases import RENEWAL, Held, Holder, LeaseKeeper, Leases
-from venue_analytics.harness.settings import JobSettings
-from venue_analytics.harness.standing import Work
-from venue_analytics.harness.steps import Committed, do_step, preview_venue, takes_groups
+from venue_analytics.harness.job import Job, Outcome, UnitResult
+from venue_analytics.harness.leases import RENEWAL, Held, LeaseKeeper, Leases
+from venue_analytics.harness.queue import UnitQueue
+from venue_analytics.harness.steps import Committed, do_step, preview_unit, takes_groups
+from venue_analytics.harness.unit import Unit
 
 log = logging.getLogger(__name__)
 
@@ -42,60 +41,66 @@ Connect = Callable[[], psycopg.Connection]
 POLL_SECONDS = 0.25
 
 
+@dataclass(frozen=True)
+class Listener:
+    """What is called while a batch is processed.
+
+    Attributes:
+        around: a context that each group of units, by its name, is processed in, such as a fold of
+            the log.
+        on_unit: called when a unit has ended, with how, in words.
+        on_wait: called when a unit is first seen to be held by somebody else, with whom, in words.
+    """
+
+    around: Callable[[str], AbstractContextManager[Any]] = nullcontext
+    on_unit: Callable[[Unit, str], None] = lambda *_: None
+    on_wait: Callable[[Unit, str], None] = lambda *_: None
+
+
 def process_batch(
     connect: Connect,
     leases: Leases,
     job: Job[Any],
-    run: PlannedRun,
-    batch: Batch,
-    settings: JobSettings,
+    batch_try: BatchTry,
     *,
-    try_number: int = 1,
-    clear_number: int = 0,
+    listener: Listener | None = None,
     renew_every: timedelta = RENEWAL,
     wait_at_most: timedelta | None = None,
-    around: Callable[[str], AbstractContextManager[Any]] = nullcontext,
-    on_venue: Callable[[Venue, str], None] | None = None,
-    on_wait: Callable[[Venue, str], None] | None = None,
-) -> list[VenueFailure]:
-    """Do what the present round of a batch lacks.
+) -> list[UnitFailure]:
+    """Process every unit of the batch that has not ended well in the current round.
 
     Args:
         connect: opens a connection of the jobs' role.
         leases: of the job.
         job: the job.
-        run: as planned.
-        batch: whose venues to do.
-        settings: as plan stored them.
-        try_number: of the batch; it takes over the leases of earlier ones.
-        clear_number: how often the run had been cleared when this try began.
+        batch_try: the batch, and which try of it this is; its round is opened or joined here.
+        listener: what is called as units wait and end.
         renew_every: how often leases are renewed.
         wait_at_most: for others who do the same work; None means the settings' timeout. Others
             who do other work are waited for two lease lengths.
-        around: a context that each group of venues, named in words, is worked on in, such as a
-            fold of the log.
-        on_venue: called when a venue has ended, with how, in words.
-        on_wait: called when a venue is first seen to be somebody else's, with whose, in words.
 
     Returns:
-        The venues that failed.
+        The units that failed.
 
     Raises:
-        Stopped: SIGTERM came. Like any other BaseException: nothing half-written stays, the rows
-            are closed, the leases given back.
+        Stopped: SIGTERM came. As after any other BaseException, nothing half-written stays, the
+            rows are closed, and the leases are released.
     """
+    # before the task's own timeout strikes, which could not say whom it waited for
+    timeout = timedelta(minutes=batch_try.settings.timeout_minutes)
     with stopped_by_sigterm(), LeaseKeeper(leases, every=renew_every) as keeper:
+        database = _Database(connect)
         work = _BatchWork(
-            connect, leases, keeper, job, run, batch, settings, try_number, clear_number
+            database,
+            keeper,
+            job,
+            batch_try,
+            listener or Listener(),
+            _Patience(wait_at_most or 0.9 * timeout, 2 * leases.length),
         )
-        # before the task's own timeout strikes, which could not say whom it waited for
-        work.wait_at_most = wait_at_most or 0.9 * timedelta(minutes=settings.timeout_minutes)
-        work.around = around
-        work.on_venue = on_venue
-        work.on_wait = on_wait
         try:
             work.begin()
-            if run.dry_run:
+            if batch_try.run.dry_run:
                 work.preview()
             else:
                 work.do()
@@ -105,254 +110,237 @@ def process_batch(
             work.close_what_is_open(stop)
             raise
         finally:
-            work.connection.close()
+            database.close()
     return work.failures
+
+
+@dataclass(frozen=True)
+class _Patience:
+    """How long somebody else is waited for, who does the same work, or other work."""
+
+    same_work: timedelta
+    other_work: timedelta
+
+
+class _Database:
+    """A connection that is opened again where it was lost."""
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._connection = connect()
+        #: Why it could not be reached again; then no further unit is begun.
+        self.unreachable: psycopg.OperationalError | None = None
+
+    def open(self) -> psycopg.Connection:
+        """Return the connection.
+
+        Raises:
+            psycopg.OperationalError: the database cannot be reached, or could not the last time.
+        """
+        if self.unreachable is not None:
+            raise self.unreachable
+        if self._connection.closed:
+            try:
+                self._connection = self._connect()
+            except psycopg.OperationalError as error:
+                self.unreachable = error
+                raise
+        return self._connection
+
+    def close_if_busy(self) -> None:
+        """Close a connection that a stop has left inside a query: it still waits for the answer."""
+        if self._connection.info.transaction_status is not TransactionStatus.IDLE:
+            self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
 
 
 class _BatchWork:
     """The state of one try of a batch."""
 
-    around: Callable[[str], AbstractContextManager[Any]]
-    on_venue: Callable[[Venue, str], None] | None
-    on_wait: Callable[[Venue, str], None] | None
-    wait_at_most: timedelta
-    round: int
-
     def __init__(
         self,
-        connect: Connect,
-        leases: Leases,
+        database: _Database,
         keeper: LeaseKeeper,
         job: Job[Any],
-        run: PlannedRun,
-        batch: Batch,
-        settings: JobSettings,
-        try_number: int,
-        clear_number: int,
+        batch_try: BatchTry,
+        listener: Listener,
+        patience: _Patience,
     ) -> None:
-        self.failures: list[VenueFailure] = []
-        self.connection = connect()
-        self._connect = connect
-        self._leases = leases
-        self._keeper = keeper
+        self.failures: list[UnitFailure] = []
+        self.batch_try = batch_try
+        self.at_work: list[UnitAttempt] = []
+        self.keeper = keeper
+        self._database = database
         self._job = job
-        self._run = run
-        self._batch = batch
-        self._settings = settings
-        self._rules_hash = settings.rules_hash()
-        self._try_number = try_number
-        self._clear_number = clear_number
-        self._process = uuid4()
-        self._queue: deque[VenueAttempt] = deque()
-        # since when somebody else was seen to hold them
-        self._waiting: dict[UUID, float] = {}
-        self._at_work: list[VenueAttempt] = []
+        self._listener = listener
+        self._patience = patience
+        self._queue = UnitQueue([], {})
         # what failed transactions have cost, in words
         self._lost: list[str] = []
-        # why the database could not be reached again; then no further venue is begun
-        self._unreachable: psycopg.OperationalError | None = None
 
     def begin(self) -> None:
-        """Open or join the round; see what it lacks.
+        """Open or join the round, and queue the units that have not ended well in it.
 
-        What failed for good is left alone, unless somebody has cleared the run since.
+        A unit that failed permanently is left alone, unless somebody has cleared the run since.
         """
-        run, number = self._run, self._batch.number
-        self.round = history.open_round(self.connection, run, number, self._clear_number)
-        ended = history.last_attempts(self.connection, run, number)
-        done = []
-        queues: tuple[list[VenueAttempt], ...] = ([], [], [])
-        for venue in self._batch.venues:
-            last = ended.get(venue.venue_id)
-            if last is not None and last.ended_well:
-                done.append(venue)
-                continue
-            if last and last.permanent and last.clear_number >= self._clear_number:
-                self._tell_failed(venue, PermanentError(last.error or "failed for good"))
-                continue
-            attempt = self._attempt(venue)
-            # one that has killed its worker, or hung, must not keep others from their end again
-            attempt.is_alone = last is not None and not last.is_common
-            where = 0 if last is None or not attempt.is_alone else 2 if last.alone else 1
-            queues[where].append(attempt)
-        self._queue = deque(chain(*queues))
-        if self._try_number > 1 and not run.dry_run:
-            self._give_back_left_leases(done)
+        run, number = self.batch_try.run, self.batch_try.batch.number
+        connection = self._database.open()
+        clear_number = self.batch_try.clear_number
+        round_ = history.open_round(connection, run, number, clear_number)
+        self.batch_try = replace(self.batch_try, round=round_)
+        last = history.last_attempts(connection, run, number)
+        done, left = [], []
+        for attempt in self._attempts():
+            before = last.get(attempt.unit.id)
+            if before is not None and before.ended_well:
+                done.append(attempt)
+            elif before and before.permanent and before.clear_number >= clear_number:
+                error = PermanentError(before.error or "failed permanently")
+                self._report_failed(attempt.unit, error)
+            else:
+                left.append(attempt)
+        self._queue = UnitQueue(left, last)
+        if self.batch_try.try_number > 1 and not run.dry_run:
+            self._release_left_leases(done)
 
     def preview(self) -> None:
-        """Have the job say of each venue what would change; nobody is kept from it."""
+        """Have the job report of each unit what would change; nobody is blocked."""
         while self._queue:
-            attempt = self._queue.popleft()
-            self._at_work = [attempt]
-            with self.around(attempt.venue.name):
-                try:
-                    self._reconnect_if_closed()
-                    result = preview_venue(self.connection, self._job, attempt)
-                except Exception as error:  # noqa: BLE001  told, and no other venue is stopped
-                    self._fail([attempt], error)
-                else:
-                    self._end(attempt, result)
+            for attempt in self._queue.take():
+                self.at_work = [attempt]
+                with self._listener.around(attempt.unit.name):
+                    try:
+                        result = preview_unit(self._database.open(), self._job, attempt)
+                    except Exception as error:  # noqa: BLE001  reported, and the others go on
+                        self._fail([attempt], error)
+                    else:
+                        self._end(attempt, result)
 
     def do(self) -> None:
-        """Work until no venue is left; those that others hold come last."""
+        """Process units until none is left; those that others hold come last."""
         while self._queue:
-            if self._unreachable is not None:
-                self._fail(list(self._queue), self._unreachable)
-                self._queue.clear()
+            if self._database.unreachable is not None:
+                self._fail(self._queue.take_all(), self._database.unreachable)
                 break
-            together = self._next()
+            together = self._queue.take()
             try:
-                held = self._keeper.take({a.venue.venue_id: a.holder for a in together})
+                held = self.keeper.take({a.unit.id: a.holder for a in together})
             except TransientError as error:
-                self._fail([*together, *self._queue], error)
-                self._queue.clear()
+                self._fail([*together, *self._queue.take_all()], error)
                 break
             for attempt in together:
-                if attempt.venue.venue_id in held:
-                    self._wait_for(attempt, held[attempt.venue.venue_id])
+                if attempt.unit.id in held:
+                    self._wait_for(attempt, held[attempt.unit.id])
                 else:
-                    self._waiting.pop(attempt.venue.venue_id, None)
-            mine = [a for a in together if a.venue.venue_id not in held]
+                    self._queue.stop_waiting(attempt)
+            mine = [a for a in together if a.unit.id not in held]
             if mine:
                 self._work_on(mine)
-            elif all(a.venue.venue_id in self._waiting for a in self._queue):
+            elif self._queue.is_held:
                 time.sleep(POLL_SECONDS)
 
     def end_well(self) -> None:
-        """Note that the round is done: only a clear has it done again."""
-        self._reconnect_if_closed()
+        """Store that the round is done: only a clear has it done again."""
+        one = self.batch_try
         history.end_round_well(
-            self.connection, self._run, self._batch.number, self.round, self._clear_number
+            self._database.open(), one.run, one.batch.number, one.round, one.clear_number
         )
 
     def close_what_is_open(self, stop: BaseException) -> None:
-        """End in history the attempts that a stop has interrupted."""
-        for attempt in self._at_work:
-            log.warning("%s: rolled back and given back: %s", attempt.venue.name, describe(stop))
+        """Close the attempts in history that a stop has interrupted."""
+        for attempt in self.at_work:
+            log.warning("%s: rolled back and released: %s", attempt.unit.name, describe(stop))
         try:
-            if self.connection.info.transaction_status is not TransactionStatus.IDLE:
-                # stopped inside a query: the connection still waits for its answer
-                self.connection.close()
-            if self._at_work:
-                self._reconnect_if_closed()
-                attempts.close_failed(self.connection, self._at_work, stop)
-        except Exception as error:  # noqa: BLE001  the stop is what is to be told
+            self._database.close_if_busy()
+            if self.at_work:
+                attempts.close_failed(self._database.open(), self.at_work, stop)
+        except Exception as error:  # noqa: BLE001  the stop is what is to be reported
             log.warning("finish will close what is open in history: %s", describe(error))
 
-    def _give_back_left_leases(self, done: Sequence[Venue]) -> None:
-        """Give back leases of earlier tries that were killed between commit and release."""
+    def _release_left_leases(self, done: Sequence[UnitAttempt]) -> None:
+        """Release leases of earlier tries that were killed between commit and release."""
         try:
-            self._keeper.take({venue.venue_id: self._attempt(venue).holder for venue in done})
+            self.keeper.take({attempt.unit.id: attempt.holder for attempt in done})
         except TransientError as error:
-            log.warning("leases that an earlier try left run out by themselves: %s", error)
-        self._keeper.give_back([venue.venue_id for venue in done])
+            log.warning("leases that an earlier try left will expire by themselves: %s", error)
+        self.keeper.release([attempt.unit.id for attempt in done])
 
-    def _attempt(self, venue: Venue) -> VenueAttempt:
-        run = self._run
-        own = self._settings.for_venue(venue.venue_id)
-        rules_hash = self._rules_hash if own is self._settings else own.rules_hash()
-        work = Work(
-            run.as_of,
-            rules_hash,
-            run.force,
-            run.id,
-            self._batch.number,
-            self.round,
-            run.plan_number,
-        )
-        holder = Holder(
-            run.deployment,
-            run.run_id,
-            self._batch.number,
-            self._try_number,
-            run.as_of,
-            rules_hash,
-            self._process,
-        )
-        return VenueAttempt(run, venue, own, work, holder, self._clear_number)
+    def _attempts(self) -> Iterator[UnitAttempt]:
+        one = self.batch_try
+        common_hash = rules_hash(one.settings, one.parameters)
+        for unit in one.batch.units:
+            own = one.settings.for_unit(unit.id)
+            own_hash = common_hash if own is one.settings else rules_hash(own, one.parameters)
+            yield UnitAttempt(one, unit, own, own_hash, one.process)
 
-    def _next(self) -> list[VenueAttempt]:
-        """Take the next venue off the queue, and with a small one those small ones behind it."""
-        together = next(
-            groups.cut(self._queue, lambda a: a.venue, lambda a: None if a.is_alone else "together")
-        )
-        for _ in together:
-            self._queue.popleft()
-        return together
+    def _in_groups(self, together: Sequence[UnitAttempt]) -> Iterator[list[UnitAttempt]]:
+        """Cut units into those that may share a transaction."""
 
-    def _in_groups(self, together: Sequence[VenueAttempt]) -> Iterator[list[VenueAttempt]]:
-        """Cut venues into those that may share a transaction."""
-
-        def alike(attempt: VenueAttempt) -> Hashable | None:
-            if attempt.is_alone or not takes_groups(self._job, 0):
+        def alike(attempt: UnitAttempt) -> Hashable | None:
+            if attempt.is_alone or not takes_groups(self._job, None):
                 return None
-            return groups.likeness(attempt.venue, self._settings.venues)
+            return groups.likeness(attempt.unit, self.batch_try.settings.overrides)
 
-        return groups.cut(together, lambda attempt: attempt.venue, alike)
+        return groups.cut(together, lambda attempt: attempt.unit, alike)
 
-    def _wait_for(self, attempt: VenueAttempt, held: Held) -> None:
-        """Put a venue that somebody else holds behind the others, or give up."""
-        now = time.monotonic()
-        is_new = attempt.venue.venue_id not in self._waiting
-        since = self._waiting.setdefault(attempt.venue.venue_id, now)
+    def _wait_for(self, attempt: UnitAttempt, held: Held) -> None:
+        """Put a unit that somebody else holds behind the others; fail it after the limit."""
         who = held.holder or "somebody unknown"
+        limit = self._patience.other_work
         if held.holder is not None and held.holder.does_the_work_of(attempt.holder):
-            limit = self.wait_at_most
-        else:
-            limit = 2 * self._leases.length
-        if is_new:
-            told = f"waits, {limit.total_seconds():.0f} s at the most: {who} is at work on it"
-            log.info("%s %s", attempt.venue.name, told)
-            if self.on_wait is not None:
-                self.on_wait(attempt.venue, told)
-        if now - since < limit.total_seconds():
-            self._queue.append(attempt)
-            return
-        self._fail(
-            [attempt],
-            TransientError(f"its lease is held by {who}: waited {limit.total_seconds():.0f} s"),
-        )
+            limit = self._patience.same_work
+        seconds = f"{limit.total_seconds():.0f} s"
+        if not self._queue.waits(attempt):
+            report = f"waits, {seconds} at the most: {who} is at work on it"
+            log.info("%s %s", attempt.unit.name, report)
+            self._listener.on_wait(attempt.unit, report)
+        if not self._queue.wait(attempt, limit):
+            error = TransientError(f"its lease is held by {who}: waited {seconds}")
+            self._fail([attempt], error)
 
-    def _work_on(self, together: list[VenueAttempt]) -> None:
-        """Do venues whose leases are ours."""
-        self._at_work += together
+    def _work_on(self, together: list[UnitAttempt]) -> None:
+        """Process units whose leases are ours."""
+        self.at_work += together
         try:
-            self._reconnect_if_closed()
-            attempts.draw_tokens(self.connection, self._job.name, together)
-            still = self._keeper.are_held({a.venue.venue_id: a.holder for a in together})
-            mine = [attempt for attempt in together if still[attempt.venue.venue_id]]
+            connection = self._database.open()
+            attempts.draw_tokens(connection, self._job.name, together)
+            still = self.keeper.are_held({a.unit.id: a.holder for a in together})
+            mine = [attempt for attempt in together if still[attempt.unit.id]]
             for attempt in together:
-                if not still[attempt.venue.venue_id]:
-                    # it ran out before the token was drawn: from the start
+                if not still[attempt.unit.id]:
+                    # it expired before the token was drawn: from the start
                     self._leave(attempt)
-                    self._keeper.give_back([attempt.venue.venue_id])
+                    self.keeper.release([attempt.unit.id])
                     attempt.start_over()
-                    self._queue.append(attempt)
+                    self._queue.put_back(attempt)
             if mine:
-                attempts.open_rows(self.connection, mine)
+                attempts.open_rows(connection, mine)
         except psycopg.errors.LockNotAvailable as error:
             if len(together) == 1:
                 self._fail(together, error)
             else:
-                # a transaction on one of these venues goes on for too long: find out which
-                mine = [attempt for attempt in together if attempt in self._at_work]
+                # a transaction on one of these units goes on for too long: find out which
+                mine = [attempt for attempt in together if attempt in self.at_work]
                 for attempt in mine:
                     self._leave(attempt)
                 for attempt in mine:
                     self._work_on([attempt])
-        except Exception as error:  # noqa: BLE001  told for each venue, and no other is stopped
-            self._fail([a for a in together if a in self._at_work], error)
+        except Exception as error:  # noqa: BLE001  reported for each unit, and no other is stopped
+            self._fail([a for a in together if a in self.at_work], error)
         else:
             self._work_in_groups(self._in_groups(mine))
-        # those that were done early are held on to: it is a second or two, and one round trip
-        self._give_back_ended(together)
+        # the leases of those that ended early are kept until here: a second or two, one round trip
+        self._release_ended(together)
 
-    def _work_in_groups(self, cut: Iterable[list[VenueAttempt]]) -> None:
-        """Do groups, each with what its transaction leaves undone before the next."""
+    def _work_in_groups(self, cut: Iterable[list[UnitAttempt]]) -> None:
+        """Process groups; after each, what its transaction has left undone comes first."""
         left = deque(cut)
         while left:
             group = left.popleft()
-            with self.around(label(_venues(group))):
+            with self._listener.around(label(_units(group))):
                 undone = self._transact(group, others_wait=bool(left))
             # not in the fold, where nobody would see it
             for line in self._lost:
@@ -360,19 +348,17 @@ class _BatchWork:
             self._lost.clear()
             left.extendleft(reversed(undone))
 
-    def _transact(
-        self, group: list[VenueAttempt], *, others_wait: bool
-    ) -> list[list[VenueAttempt]]:
+    def _transact(self, group: list[UnitAttempt], *, others_wait: bool) -> list[list[UnitAttempt]]:
         """Do the next step of a group; return the groups that are left of it, in their order."""
         limit = None
         if others_wait or self._queue or len(group) > 1:
             patience = max(attempt.patience for attempt in group)
-            limit = patience * groups.limit(attempt.venue for attempt in group)
-            limit = min(limit, timedelta(minutes=self._settings.timeout_minutes))
+            limit = patience * groups.limit(attempt.unit for attempt in group)
+            limit = min(limit, timedelta(minutes=self.batch_try.settings.timeout_minutes))
         began = time.monotonic()
         try:
             done = self._do_step(group, limit)
-        except Exception as error:  # noqa: BLE001  told, and no other venue is stopped
+        except Exception as error:  # noqa: BLE001  reported, and no other unit is stopped
             return self._after(error, group, limit, time.monotonic() - began)
         seconds = time.monotonic() - began
         for attempt, _ in done.ongoing:
@@ -383,143 +369,127 @@ class _BatchWork:
             self._fail([attempt], lost)
         return [*self._go_on([attempt for attempt, _ in done.ongoing]), *([a] for a in done.apart)]
 
-    def _do_step(self, group: list[VenueAttempt], limit: timedelta | None) -> Committed:
-        """Do a step; a group that was in another's way once more."""
+    def _do_step(self, group: list[UnitAttempt], limit: timedelta | None) -> Committed:
+        """Do a step; repeat it once for a group that met a deadlock or the like."""
 
-        def check_lease(attempt: VenueAttempt) -> None:
-            self._keeper.check(attempt.venue.venue_id)
+        def check_lease(attempt: UnitAttempt) -> None:
+            self.keeper.check(attempt.unit.id)
 
-        self._reconnect_if_closed()
+        connection = self._database.open()
         try:
-            return do_step(self.connection, self._job, group, check_lease, limit)
+            return do_step(connection, self._job, group, check_lease, limit)
         except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected) as error:
             if len(group) == 1:
                 raise
-            log.warning("%s: once more: %s", label(_venues(group)), describe(error))
-        return do_step(self.connection, self._job, group, check_lease, limit)
+            log.warning("%s: once more: %s", label(_units(group)), describe(error))
+        return do_step(connection, self._job, group, check_lease, limit)
 
-    def _go_on(self, ongoing: list[VenueAttempt]) -> list[list[VenueAttempt]]:
-        """Keep a group together that has a step before it which takes groups."""
+    def _go_on(self, ongoing: list[UnitAttempt]) -> list[list[UnitAttempt]]:
+        """Keep a group together where the next step takes groups."""
         if not ongoing:
             return []
-        progress = ongoing[0].progress
-        if progress is not None and takes_groups(self._job, progress.step):
+        if takes_groups(self._job, ongoing[0].progress):
             return [ongoing]
         return [[attempt] for attempt in ongoing]
 
     def _after(
         self,
         error: Exception,
-        group: list[VenueAttempt],
+        group: list[UnitAttempt],
         limit: timedelta | None,
         seconds: float,
-    ) -> list[list[VenueAttempt]]:
-        """Find out which venue of a group has failed it, of which nothing was written."""
-        bad = [a for a in group if a.venue.venue_id == getattr(error, "venue_id", None)]
+    ) -> list[list[UnitAttempt]]:
+        """Find out which unit has failed its group; nothing of the group was written."""
+        bad = [a for a in group if a.unit.id == getattr(error, "unit_id", None)]
         if len(group) > 1 and bad:
             self._fail(bad, error)
             return [[attempt for attempt in group if attempt not in bad]]
-        if len(group) > 1 and groups.may_be_one_venues(error):
-            self._note_lost(group, error, limit, seconds, "each is done by itself now")
+        if len(group) > 1 and groups.may_be_one_units(error):
+            self._note_lost(group, error, limit, seconds, "each is processed by itself now")
             return [[attempt] for attempt in group]
         if limit is not None and isinstance(error, psycopg.errors.QueryCanceled):
-            self._note_lost(group, error, limit, seconds, "it is done after all others")
+            self._note_lost(group, error, limit, seconds, "it is processed after all others")
             self._put_back(group, error)
             return []
         self._fail(group, error)
         return []
 
-    def _put_back(self, group: list[VenueAttempt], error: Exception) -> None:
-        """Begin attempts anew, behind all others; nobody waits for their leases meanwhile."""
+    def _put_back(self, group: list[UnitAttempt], error: Exception) -> None:
+        """Start attempts over, behind all others; nobody waits for their leases meanwhile."""
         self._close(group, error)
         for attempt in group:
             self._leave(attempt)
             attempt.start_over()
             attempt.is_alone = True
             attempt.patience *= groups.PATIENCE_GROWS
-            self._queue.append(attempt)
+            self._queue.put_back(attempt)
 
     def _note_lost(
         self,
-        group: list[VenueAttempt],
+        group: list[UnitAttempt],
         error: Exception,
         limit: timedelta | None,
         seconds: float,
         then: str,
     ) -> None:
-        """Keep what a failure has cost, and what is done about it, for the log."""
+        """Keep what a failure has cost, and what happens next, for the log."""
         if limit is not None and isinstance(error, psycopg.errors.QueryCanceled):
-            told = f"cut: a statement took longer than {limit.total_seconds():g} s"
+            why = f"cut: a statement took longer than {limit.total_seconds():g} s"
         else:
-            told = describe(error)
-        self._lost.append(f"{label(_venues(group))}: {seconds:.1f} s lost, {then}: {told}")
+            why = describe(error)
+        self._lost.append(f"{label(_units(group))}: {seconds:.1f} s lost, {then}: {why}")
 
-    def _leave(self, attempt: VenueAttempt) -> None:
-        self._at_work = [other for other in self._at_work if other is not attempt]
+    def _leave(self, attempt: UnitAttempt) -> None:
+        self.at_work = [other for other in self.at_work if other is not attempt]
 
-    def _give_back_ended(self, together: Sequence[VenueAttempt]) -> None:
-        kept = {attempt.venue.venue_id for attempt in self._at_work}
-        self._keeper.give_back([a.venue.venue_id for a in together if a.venue.venue_id not in kept])
+    def _release_ended(self, together: Sequence[UnitAttempt]) -> None:
+        kept = {attempt.unit.id for attempt in self.at_work}
+        self.keeper.release([a.unit.id for a in together if a.unit.id not in kept])
 
-    def _end(self, attempt: VenueAttempt, result: VenueResult) -> None:
-        self._tell(attempt.venue, f"{result.outcome}: {_in_words(result)}")
+    def _end(self, attempt: UnitAttempt, result: UnitResult) -> None:
+        report = f"{result.outcome}: {_describe_result(result)}"
+        log.info("%s %s", attempt.unit.name, report)
+        self._listener.on_unit(attempt.unit, report)
         self._leave(attempt)
 
-    def _fail(self, failed: Sequence[VenueAttempt], error: Exception) -> None:
-        """Close the attempts' rows and tell.
+    def _fail(self, failed: Sequence[UnitAttempt], error: Exception) -> None:
+        """Close the attempts' rows, and report the failures.
 
         A row that has ended well is its attempt's end: the answer to the COMMIT was lost.
         """
         ended = self._close(failed, error)
-        fault = in_words(error) if isinstance(error, psycopg.Error) else error
+        fault = translate_error(error) if isinstance(error, psycopg.Error) else error
         for attempt in failed:
             if attempt.row in ended:
                 self._end(attempt, ended[attempt.row])
             else:
-                self._tell_failed(attempt.venue, fault)
+                self._report_failed(attempt.unit, fault)
                 self._leave(attempt)
 
-    def _close(self, failed: Sequence[VenueAttempt], error: Exception) -> dict[int, VenueResult]:
-        """Close the attempts' rows, where history can be reached; return those that ended well."""
+    def _close(self, failed: Sequence[UnitAttempt], error: Exception) -> dict[int, UnitResult]:
+        """Close the attempts' rows, if history can be reached; return those that ended well."""
         try:
-            self._reconnect_if_closed()
-            return attempts.close_failed(self.connection, failed, error)
-        except Exception as unnoted:  # noqa: BLE001  history is one thing, the next venue another
-            names = label(_venues(failed))
-            log.warning("%s: not noted in history: %s", names, describe(unnoted))
+            return attempts.close_failed(self._database.open(), failed, error)
+        except Exception as unnoted:  # noqa: BLE001  the next unit goes on, history or not
+            names = label(_units(failed))
+            log.warning("%s: not stored in history: %s", names, describe(unnoted))
             return {}
 
-    def _tell_failed(self, venue: Venue, fault: Exception) -> None:
-        self.failures.append(VenueFailure(venue, fault))
-        self._tell(venue, f"failed: {describe(fault)}", fault)
-
-    def _tell(self, venue: Venue, told: str, fault: Exception | None = None) -> None:
-        if fault is None:
-            log.info("%s %s", venue.name, told)
-        else:
-            # where it happened; what it was chained to may hold somebody's values
-            frames = traceback.format_tb(fault.__traceback__)
-            where = "" if isinstance(fault, AnalyticsError) else "\n" + "".join(frames).rstrip()
-            log.error("%s %s%s", venue.name, told, where)
-        if self.on_venue is not None:
-            self.on_venue(venue, told)
-
-    def _reconnect_if_closed(self) -> None:
-        if self._unreachable is not None:
-            raise self._unreachable
-        if self.connection.closed:
-            try:
-                self.connection = self._connect()
-            except psycopg.OperationalError as error:
-                self._unreachable = error
-                raise
+    def _report_failed(self, unit: Unit, fault: Exception) -> None:
+        self.failures.append(UnitFailure(unit, fault))
+        report = f"failed: {describe(fault)}"
+        # where it happened; what it was chained to may hold somebody's values
+        frames = traceback.format_tb(fault.__traceback__)
+        where = "" if isinstance(fault, AnalyticsError) else "\n" + "".join(frames).rstrip()
+        log.error("%s %s%s", unit.name, report, where)
+        self._listener.on_unit(unit, report)
 
 
-def _venues(group: Sequence[VenueAttempt]) -> list[Venue]:
-    return [attempt.venue for attempt in group]
+def _units(group: Sequence[UnitAttempt]) -> list[Unit]:
+    return [attempt.unit for attempt in group]
 
 
-def _in_words(result: VenueResult) -> str:
+def _describe_result(result: UnitResult) -> str:
     if result.outcome is Outcome.SKIPPED:
         return result.reason or "nothing to do"
     left_out = "".join(f", {count:,} {kind}" for kind, count in sorted(result.left_out.items()))

@@ -40,7 +40,7 @@ class RedisAddress(ServerAddress):
             ) from None
 
     def client(self, *, by: Callable[[], redis.Redis] | None = None) -> redis.Redis:
-        """Return a client; it connects when it is first used, and never asks twice.
+        """Return a client, which connects when it is first used and never retries.
 
         Args:
             by: makes it in another way, such as Airflow's hook.

@@ -3,39 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Any, Self
 from uuid import UUID
 
 from pydantic import (
-    AwareDatetime,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
+    SerializeAsAny,
     ValidationError,
     model_validator,
 )
 from pydantic_core import ErrorDetails
 
 from venue_analytics.harness.errors import PermanentError
+from venue_analytics.harness.job import Job
+from venue_analytics.harness.moments import Moment
+from venue_analytics.harness.parameters import RunParameters
 
-#: No sale is older; earlier years come near the end of what databases and clocks can count.
-EARLIEST = 1970
-
-
-def _moment(value: object) -> object:
-    if value is None or isinstance(value, datetime):
-        return value
-    try:
-        read = datetime.fromisoformat(str(value))
-    except ValueError:
-        raise ValueError(
-            "must be an ISO date or timestamp such as 2026-03-01 or 2026-03-01T02:00:00+01:00"
-        ) from None
-    if read.year < EARLIEST:
-        raise ValueError(f"must be a moment of the year {EARLIEST} or later")
-    return read if read.tzinfo else read.replace(tzinfo=UTC)
+#: What only a job with a preview can be asked.
+OF_A_PREVIEW = ("dry_run", "settings")
 
 
 class RunRequest(BaseModel):
@@ -43,26 +30,30 @@ class RunRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    venues: list[UUID] | None = Field(
-        None, description="Ids of the venues to do; empty means all that the settings name."
+    units: list[UUID] | None = Field(
+        None, description="Ids of the {units} to do; empty means all that the settings name."
     )
-    as_of: Annotated[AwareDatetime | None, BeforeValidator(_moment)] = Field(
+    as_of: Moment | None = Field(
         None,
+        title="As of",
         description="Results as of this moment, in UTC unless it names an offset; empty means "
         "the run's own.",
     )
     force: bool = Field(False, description="Replace results of a later as_of.")
     dry_run: bool = Field(
         False,
-        description="Only say what the settings would change, compared with what stands; nothing "
-        "is written.",
+        title="Dry run",
+        description="Only report what the settings would change, compared with what stands; "
+        "nothing is written.",
     )
     settings: dict[str, Any] | None = Field(
         None,
+        title="Settings to try",
         description="With a dry run: settings to try instead of those in force, all of them as in "
         "the Variable: what is left out has its default, whatever the Variable says. Empty: those "
         "in force.",
     )
+    parameters: SerializeAsAny[RunParameters] = RunParameters()
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> Self:
@@ -75,31 +66,60 @@ class RunRequest(BaseModel):
         return self
 
     @classmethod
-    def read(cls, conf: Mapping[str, Any]) -> RunRequest:
+    def read(cls, conf: Mapping[str, Any], job: Job[Any]) -> RunRequest:
         """Read a DAG run's configuration.
+
+        Args:
+            conf: by the names of `parameter_schemas`.
+            job: the job that is to run.
 
         Raises:
             PermanentError: an unknown key, or a value that is not allowed; each is named.
         """
         # the form shows {} where nothing was entered
         given = dict(conf) | ({"settings": None} if conf.get("settings") == {} else {})
+        own = job.parameters.model_fields
+        known = list(parameter_schemas(job))
+        faults = [
+            f"{name} = {str(value)[:80]!r}: is not a parameter of this run; "
+            f"allowed: {', '.join(known)}"
+            for name, value in given.items()
+            if name not in known
+        ]
+        common = {
+            "units" if name == job.unit.plural else name: value
+            for name, value in given.items()
+            if name in known and name not in own
+        }
         try:
-            return cls.model_validate(given)
+            parameters = job.parameters.model_validate({n: v for n, v in given.items() if n in own})
+            request = cls.model_validate({**common, "parameters": parameters})
         except ValidationError as error:
-            known = ", ".join(cls.model_fields)
-            faults = "; ".join(_fault(fault, known) for fault in error.errors(include_url=False))
-            raise PermanentError(f"run parameters: {faults}") from None
+            faults += [_fault(fault, job) for fault in error.errors(include_url=False)]
+        if faults:
+            raise PermanentError(f"run parameters: {'; '.join(faults)}")
+        return request
 
 
-def _fault(fault: ErrorDetails, known: str) -> str:
+def parameter_schemas(job: Job[Any]) -> dict[str, dict[str, Any]]:
+    """Return the JSON schema of each parameter that a run of a job takes, by its name."""
+    schemas: dict[str, dict[str, Any]] = {}
+    for name, schema in RunRequest.model_json_schema()["properties"].items():
+        if name == "units":
+            schemas[job.unit.plural] = schema | {
+                "title": job.unit.plural.capitalize(),
+                "description": schema["description"].format(units=job.unit.plural),
+            }
+        elif name != "parameters" and (job.preview is not None or name not in OF_A_PREVIEW):
+            schemas[name] = schema
+    own: dict[str, dict[str, Any]] = job.parameters.model_json_schema().get("properties", {})
+    return schemas | own
+
+
+def _fault(fault: ErrorDetails, job: Job[Any]) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if not fault["loc"]:  # a check of several fields
         return message
-    if fault["type"] == "extra_forbidden":
-        message = f"is not a parameter of this run; allowed: {known}"
-    return f"{'.'.join(map(str, fault['loc']))} = {str(fault['input'])[:80]!r}: {message}"
-
-
-def moment(as_of: datetime) -> str:
-    """Write a moment for people, to the second."""
-    return as_of.isoformat(sep=" ", timespec="seconds").replace("+00:00", " UTC")
+    first, *others = fault["loc"]
+    place = [job.unit.plural if first == "units" else first, *others]
+    return f"{'.'.join(map(str, place))} = {str(fault['input'])[:80]!r}: {message}"

@@ -6,10 +6,10 @@ import hashlib
 import json
 import re
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache, lru_cache
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 from uuid import UUID
 from zoneinfo import available_timezones
 
@@ -24,13 +24,15 @@ from pydantic import (
 from pydantic.config import JsonDict
 from pydantic_core import from_json
 
+from venue_analytics.database.printable import printable
 from venue_analytics.harness.errors import SettingsError
+from venue_analytics.harness.unit import UnitKind
 
-#: Marks a field that may differ by venue and shapes its results: it enters the rules hash.
-#: Besides, every field says its "unit", and what is "allowed" where its type and bounds do not.
-SHAPES_RESULTS: JsonDict = {"per_venue": True, "shapes_results": True}
+#: Marks a field that shapes results and may differ by unit. It enters the rules hash.
+#: Besides, every field states its "unit", and what is "allowed" where its type and bounds do not.
+SHAPES_RESULTS: JsonDict = {"per_unit": True, "shapes_results": True}
 
-#: Faults told of one text; a machine-made one can have thousands.
+#: Faults that are listed of one text; a machine-made one can have thousands.
 MOST_FAULTS = 20
 #: Characters of a value, or of a name, that a message shows.
 SHOWN_CHARACTERS = 80
@@ -80,10 +82,49 @@ def _pool_name(name: str) -> str:
     return name
 
 
+def _max_parallel() -> Any:
+    return Field(
+        16,
+        ge=1,
+        le=1024,
+        description="Mapped tasks of one run that may work at the same time.",
+        json_schema_extra={"unit": "tasks"},
+    )
+
+
+def _include(units: str, unit: str) -> Any:
+    return Field(
+        [],
+        description=f"{units} to do, and no others; empty means all.",
+        json_schema_extra={"unit": f"{unit} ids", "allowed": "a list of UUIDs"},
+    )
+
+
+def _exclude(units: str, unit: str) -> Any:
+    return Field(
+        [],
+        description=f"{units} to leave out; their rows stay as they are.",
+        json_schema_extra={"unit": f"{unit} ids", "allowed": "a list of UUIDs"},
+    )
+
+
+def _overrides(unit: str) -> Any:
+    return Field(
+        {},
+        description=f"Overrides by {unit} id, for the settings that may differ by {unit}.",
+        json_schema_extra={"unit": f"settings by {unit} id", "allowed": "an object by UUID"},
+    )
+
+
 class JobSettings(BaseModel):
-    """What every job's settings have in common; the defaults are the audited service's."""
+    """The settings that all jobs have in common; the defaults are the audited service's.
+
+    A job's own settings are a subclass of `VenueSettings` or `TenantSettings`. Where it wants other
+    defaults of these, it names them: `class MySettings(VenueSettings, defaults={"retries": 1})`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    UNIT: ClassVar[UnitKind]
 
     enabled: bool = Field(
         True,
@@ -128,19 +169,11 @@ class JobSettings(BaseModel):
         description="Time after the end of a run's interval by which the run should have ended.",
         json_schema_extra={"unit": "minutes"},
     )
-    max_parallel_venues: int = Field(
-        16,
-        ge=1,
-        le=1024,
-        description="Mapped tasks of one run that may work at the same time.",
-        json_schema_extra={"unit": "tasks"},
-    )
     max_tasks: int = Field(
         50,
         ge=1,
         le=1024,
-        description="Mapped tasks of one run at the most; with more groups of venues, several "
-        "share a task.",
+        description="Mapped tasks of one run at the most; with more groups, several share a task.",
         json_schema_extra={"unit": "tasks"},
     )
     pool: Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_pool_name)] = Field(
@@ -148,52 +181,70 @@ class JobSettings(BaseModel):
         description="The Airflow pool of its tasks; one that Airflow does not have holds them up.",
         json_schema_extra={"unit": "pool name"},
     )
-    include_venues: list[UUID] = Field(
-        [],
-        description="Venues to do, and no others; empty means all.",
-        json_schema_extra={"unit": "venue ids", "allowed": "a list of UUIDs"},
-    )
-    exclude_venues: list[UUID] = Field(
-        [],
-        description="Venues to leave out; their rows stay as they are.",
-        json_schema_extra={"unit": "venue ids", "allowed": "a list of UUIDs"},
-    )
-    venues: dict[UUID, dict[str, Any]] = Field(
-        {},
-        description="Overrides by venue id, for the settings that may differ by venue.",
-        json_schema_extra={"unit": "settings by venue id", "allowed": "an object by UUID"},
-    )
+
+    def __init_subclass__(cls, *, defaults: Mapping[str, Any] | None = None, **names: Any) -> None:
+        super().__init_subclass__(**names)
+
+    @classmethod
+    def __pydantic_init_subclass__(
+        cls, *, defaults: Mapping[str, Any] | None = None, **names: Any
+    ) -> None:
+        super().__pydantic_init_subclass__(**names)
+        if defaults:
+            cls.model_validate(dict(defaults))
+            for name, value in defaults.items():
+                cls.model_fields[name].default = value
+            cls.model_rebuild(force=True)
 
     @model_validator(mode="after")
     def _overrides_fit(self) -> Self:
         faults = [
-            f"venues.{venue_id}.{fault}"
-            for venue_id, overrides in self.venues.items()
+            f"{self.UNIT.plural}.{unit_id}.{fault}"
+            for unit_id, overrides in self.overrides.items()
             for fault in self._override_faults(overrides)
         ]
         if faults:
             raise ValueError("\n".join(faults))
         return self
 
-    def for_venue(self, venue_id: UUID) -> Self:
-        """Give the settings as they hold for one venue."""
-        overrides = self.venues.get(venue_id)
+    @property
+    def max_parallel(self) -> int:
+        """How many mapped tasks of one run may work at the same time."""
+        return int(getattr(self, f"max_parallel_{self.UNIT.plural}"))
+
+    @property
+    def include(self) -> list[UUID]:
+        """The units to process, and no others; none named means all."""
+        return list(getattr(self, f"include_{self.UNIT.plural}"))
+
+    @property
+    def exclude(self) -> list[UUID]:
+        """The units to leave out."""
+        return list(getattr(self, f"exclude_{self.UNIT.plural}"))
+
+    @property
+    def overrides(self) -> dict[UUID, dict[str, Any]]:
+        """The settings that differ by unit, by its id."""
+        return dict(getattr(self, self.UNIT.plural))
+
+    def for_unit(self, unit_id: UUID) -> Self:
+        """Return the settings as they hold for one unit."""
+        overrides = self.overrides.get(unit_id)
         return self._overridden(overrides) if overrides else self
 
     def rules_hash(self) -> str:
-        """Hash the fields that shape a venue's results: 16 hex digits."""
-        rules = json.dumps(self.rules_as_json(), sort_keys=True)
-        return hashlib.sha256(rules.encode()).hexdigest()[:16]
+        """Return a hash of the fields that shape a unit's results: 16 hex digits."""
+        return hash_of_rules(self.rules_as_json())
 
     def rules_as_json(self) -> dict[str, Any]:
-        """Give the fields that shape a venue's results, as JSON."""
+        """Return the fields that shape a unit's results, as JSON."""
         return self.model_dump(mode="json", include=set(self._fields_marked("shapes_results")))
 
     def _override_faults(self, overrides: dict[str, Any]) -> list[str]:
-        may_differ = self._fields_marked("per_venue")
+        may_differ = self._fields_marked("per_unit")
         allowed = ", ".join(may_differ) or "none"
         faults = [
-            f"{_named(name)} = {shown(value)}: may not differ by venue; allowed: {allowed}"
+            f"{_named(name)} = {shown(value)}: may not differ by {self.UNIT}; allowed: {allowed}"
             for name, value in overrides.items()
             if name not in may_differ
         ]
@@ -212,8 +263,30 @@ class JobSettings(BaseModel):
         ]
 
     def _overridden(self, overrides: dict[str, Any]) -> Self:
-        own = self.model_dump(mode="json", exclude={"venues"})
+        own = self.model_dump(mode="json", exclude={self.UNIT.plural})
         return type(self).model_validate_json(json.dumps(own | overrides))
+
+
+class VenueSettings(JobSettings):
+    """What the settings of every job by venue have in common."""
+
+    UNIT = UnitKind.VENUE
+
+    max_parallel_venues: int = _max_parallel()
+    include_venues: list[UUID] = _include("Venues", "venue")
+    exclude_venues: list[UUID] = _exclude("Venues", "venue")
+    venues: dict[UUID, dict[str, Any]] = _overrides("venue")
+
+
+class TenantSettings(JobSettings):
+    """What the settings of every job by tenant have in common."""
+
+    UNIT = UnitKind.TENANT
+
+    max_parallel_tenants: int = _max_parallel()
+    include_tenants: list[UUID] = _include("Tenants", "tenant")
+    exclude_tenants: list[UUID] = _exclude("Tenants", "tenant")
+    tenants: dict[UUID, dict[str, Any]] = _overrides("tenant")
 
 
 S = TypeVar("S", bound=JobSettings)
@@ -242,17 +315,22 @@ def read_settings(model: type[S], text: str | None, *, name: str) -> S:
         except ValidationError as error:
             faults = _faults(error, model.model_fields)
         else:
-            faults = list(_repeated_venues(values.get("venues", {})))
+            faults = list(_repeated_units(model.UNIT, values.get(model.UNIT.plural, {})))
     if settings is None or faults:
-        told = faults[:MOST_FAULTS]
-        if len(faults) > len(told):
-            told.append(f"and {len(faults) - len(told):,} more faults")
-        raise SettingsError("\n".join(f"{name}: {fault}" for fault in told))
+        listed = faults[:MOST_FAULTS]
+        if len(faults) > len(listed):
+            listed.append(f"and {len(faults) - len(listed):,} more faults")
+        raise SettingsError("\n".join(f"{name}: {fault}" for fault in listed))
     return settings
 
 
+def hash_of_rules(rules: Mapping[str, Any]) -> str:
+    """Return a hash of what shapes a unit's results, given as JSON: 16 hex digits."""
+    return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def is_switched_off(text: str | None) -> bool:
-    """Say whether settings have the schedule off, whatever else may be wrong with them."""
+    """Return whether settings have the schedule off, whatever else may be wrong with them."""
     try:
         return text is not None and _read_object(text, "").get("enabled") is False
     except SettingsError:
@@ -260,22 +338,10 @@ def is_switched_off(text: str | None) -> bool:
 
 
 def shown(value: object) -> str:
-    """Write a value in one printable line of about 80 characters: text 'so', the rest as JSON."""
+    """Return a value in one printable line of about 80 characters: text 'so', the rest as JSON."""
     if isinstance(value, str):
         return f"'{printable(value, SHOWN_CHARACTERS)}'"
     return printable(json.dumps(value, ensure_ascii=False, default=str), SHOWN_CHARACTERS)
-
-
-def printable(text: str, at_most: int | None = None) -> str:
-    """Escape what is no printable character; cut what is longer than allowed."""
-    looked_at = text if at_most is None else text[: at_most + 1]
-    escaped = "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in looked_at
-    )
-    if at_most is None or len(escaped) <= at_most:
-        return escaped
-    return escaped[: at_most - 1] + "…"
 
 
 def _read_object(text: str, name: str) -> dict[str, Any]:
@@ -304,7 +370,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _unprintable(values: dict[str, Any]) -> Iterator[str]:
-    """Tell each text, and each key, that holds a control character."""
+    """Yield a fault for each text, and each key, that holds a control character."""
     left: deque[tuple[str, Any]] = deque([("", values)])
     while left:
         path, value = left.popleft()
@@ -322,17 +388,18 @@ def _unprintable(values: dict[str, Any]) -> Iterator[str]:
                     left.append((inner, item))
 
 
-def _repeated_venues(overrides: dict[str, Any]) -> Iterator[str]:
-    """Tell each venue that has overrides under two spellings of its id."""
+def _repeated_units(kind: UnitKind, overrides: dict[str, Any]) -> Iterator[str]:
+    """Yield a fault for each unit that has overrides under two spellings of its id."""
     seen: dict[UUID, str] = {}
     for key in overrides:
         first = seen.setdefault(UUID(key), key)
         if first != key:
-            yield f"venues.{_named(key)} = {shown(overrides[key])}: is the venue {first} again"
+            value = shown(overrides[key])
+            yield f"{kind.plural}.{_named(key)} = {value}: is the {kind} {first} again"
 
 
 def _faults(error: ValidationError, known: Iterable[str]) -> list[str]:
-    """Say each fault of a model in one printable line: field = value: what is allowed."""
+    """Return each fault of a model in one printable line: field = value: what is allowed."""
     lines = []
     for fault in error.errors(include_url=False):
         message = fault["msg"].removeprefix("Value error, ")

@@ -1,8 +1,9 @@
-"""A step of a group of venues: one transaction, from where their work was left."""
+"""A step of a group of units: one transaction, which starts where their work was left."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -12,7 +13,7 @@ import psycopg
 from venue_analytics.harness import dead_letters
 from venue_analytics.harness.attempts import (
     TAKEN_OVER,
-    VenueAttempt,
+    UnitAttempt,
     begin,
     close,
     end_step,
@@ -20,20 +21,24 @@ from venue_analytics.harness.attempts import (
     open_rows,
     standing,
 )
+from venue_analytics.harness.effects import due, perform
 from venue_analytics.harness.errors import LeaseLostError, PermanentError
+from venue_analytics.harness.history import DRY_RUN
 from venue_analytics.harness.interrupts import cancelled_when_stopped
 from venue_analytics.harness.job import (
-    Again,
+    Action,
+    Continue,
+    Effect,
     Grouped,
     GroupRun,
     Job,
     Outcome,
-    Venue,
-    VenueResult,
-    VenueRun,
+    UnitResult,
+    UnitRun,
 )
 from venue_analytics.harness.standing import Checkpoint
-from venue_analytics.harness.tenant import one_moment, set_tenant
+from venue_analytics.harness.tenant import set_tenant, snapshot_transaction
+from venue_analytics.harness.unit import Unit
 
 
 @dataclass
@@ -43,39 +48,42 @@ class Committed:
     Attributes:
         ended: attempts that have ended well, each with its result.
         ongoing: attempts that have done a step or a piece of it, each with where to go on.
-        lost: attempts whose venue another attempt has taken over, each with the error.
-        apart: attempts that were not in it, each to be done by itself: they are done already, or
-            are at another step.
+        lost: attempts whose unit another attempt has taken over, each with the error.
+        apart: attempts that were not in it, each to be processed by itself: they are done already,
+            or are at another step.
+        to_perform: an effect step, and the actions that its one attempt is to perform.
     """
 
-    ended: list[tuple[VenueAttempt, VenueResult]] = field(default_factory=list)
-    ongoing: list[tuple[VenueAttempt, Checkpoint]] = field(default_factory=list)
-    lost: list[tuple[VenueAttempt, LeaseLostError]] = field(default_factory=list)
-    apart: list[VenueAttempt] = field(default_factory=list)
+    ended: list[tuple[UnitAttempt, UnitResult]] = field(default_factory=list)
+    ongoing: list[tuple[UnitAttempt, Checkpoint]] = field(default_factory=list)
+    lost: list[tuple[UnitAttempt, LeaseLostError]] = field(default_factory=list)
+    apart: list[UnitAttempt] = field(default_factory=list)
+    to_perform: tuple[Effect[Any], list[Action]] | None = None
 
 
-def takes_groups(job: Job[Any], step: int) -> bool:
-    """Return whether a step of a job may work on several venues at once."""
-    return isinstance(job.steps[step], Grouped)
+def takes_groups(job: Job[Any], progress: Checkpoint | None) -> bool:
+    """Return whether the next step of a job may work on several units at once."""
+    done = () if progress is None else progress.done
+    return isinstance(job.steps[job.next_step(done)], Grouped)
 
 
 def do_step(
     connection: psycopg.Connection,
     job: Job[Any],
-    group: Sequence[VenueAttempt],
-    check_lease: Callable[[VenueAttempt], None],
+    group: Sequence[UnitAttempt],
+    check_lease: Callable[[UnitAttempt], None],
     limit: timedelta | None = None,
 ) -> Committed:
-    """Do the next step of a group in one transaction.
+    """Do the next step of a group in one transaction; for an effect step, in several.
 
-    It holds the fences, and commits the step's data with the checkpoints; the last step's closes
-    the attempts in history instead.
+    The transaction holds the fences, and commits the step's data with the checkpoints; that of the
+    last step closes the attempts in history instead.
 
     Args:
         connection: not in a transaction.
         job: the job.
-        group: venues of one tenant under the same settings; tokens are drawn, rows opened.
-        check_lease: raises LeaseLostError when no further transaction may be opened on a venue.
+        group: units of one tenant under the same settings; tokens are drawn, rows opened.
+        check_lease: raises LeaseLostError when no further transaction may be opened on a unit.
         limit: how long a statement may take; None means the session's limit.
     """
     done = Committed()
@@ -88,106 +96,179 @@ def do_step(
         else:
             members.append(attempt)
     if members:
-        with one_moment(connection), cancelled_when_stopped(connection):
+        with snapshot_transaction(connection), cancelled_when_stopped(connection):
             stale = enter(connection, members, limit)
-            lost = [attempt for attempt in members if attempt.venue.venue_id in stale]
+            lost = [attempt for attempt in members if attempt.unit.id in stale]
             done.lost += [(attempt, LeaseLostError(TAKEN_OVER)) for attempt in lost]
-            if members := [a for a in members if a.venue.venue_id not in stale]:
+            if members := [a for a in members if a.unit.id not in stale]:
                 _work(connection, job, members, done)
     for attempt, progress in done.ongoing:
         attempt.progress = progress
+    if done.to_perform is not None:
+        _perform(connection, job, done, *done.to_perform, check_lease, limit)
     return done
 
 
 def _work(
-    connection: psycopg.Connection, job: Job[Any], members: Sequence[VenueAttempt], done: Committed
+    connection: psycopg.Connection, job: Job[Any], members: Sequence[UnitAttempt], done: Committed
 ) -> None:
-    """Do the step of those that are at the first one's; a venue alone may be done already."""
-    found: Sequence[str | Checkpoint] = [a.progress for a in members if a.progress is not None]
-    found = found or begin(connection, job, members)
-    if len(members) == 1 and isinstance(found[0], str):
-        result = VenueResult(Outcome.SKIPPED, reason=found[0])
-        close(connection, job, members, [result])
-        done.ended.append((members[0], result))
-        return
-    inside: list[tuple[VenueAttempt, Checkpoint]] = []
+    """Do the step that the first unit is at, for all that are at it; a single one may be done."""
+    found: list[Checkpoint | None] = [a.progress for a in members if a.progress is not None]
+    if not found:
+        decisions = begin(connection, job, members)
+        if len(members) == 1 and (reason := decisions[0].reason_to_skip):
+            result = UnitResult(Outcome.SKIPPED, reason=reason)
+            close(connection, job, members, [result])
+            done.ended.append((members[0], result))
+            return
+        found = [None if one.reason_to_skip else one.checkpoint for one in decisions]
+    inside: list[tuple[UnitAttempt, Checkpoint]] = []
     for attempt, at in zip(members, found, strict=True):
-        may_share = isinstance(at, Checkpoint) and at.cursor is None and takes_groups(job, at.step)
-        if isinstance(at, Checkpoint) and (
-            len(members) == 1 or (may_share and (not inside or at.step == inside[0][1].step))
+        may_share = at is not None and at.step is None and takes_groups(job, at)
+        if at is not None and (
+            len(members) == 1 or (may_share and (not inside or at.done == inside[0][1].done))
         ):
             inside.append((attempt, at))
         else:
             done.apart.append(attempt)
-    if not inside:
+    if inside:
+        _do_inside(connection, job, inside, done)
+
+
+def _do_inside(
+    connection: psycopg.Connection,
+    job: Job[Any],
+    inside: Sequence[tuple[UnitAttempt, Checkpoint]],
+    done: Committed,
+) -> None:
+    attempts, at = [attempt for attempt, _ in inside], inside[0][1]
+    unit = attempts[0].unit
+    if unit.former_tenant_id is not None and not at.done:
+        set_tenant(connection, unit.former_tenant_id)
+        job.remove(connection, unit.former_tenant_id, unit.id)
+        set_tenant(connection, unit.tenant_id)
+    name = job.next_step(at.done)
+    step = job.steps[name]
+    if isinstance(step, Effect) and not unit.gone:
+        actions = due(connection, attempts[0], list(step.due(_unit_run(connection, attempts[0]))))
+        done.to_perform = (step, actions)
+        done.ongoing.append((attempts[0], at))
         return
-    attempts = [attempt for attempt, _ in inside]
-    ends = _do(connection, job, attempts, inside[0][1])
-    results = [end for end in ends if isinstance(end, VenueResult)]
+    ends = _do(connection, job, attempts, name, at)
+    results = [end for end in ends if isinstance(end, UnitResult)]
     if results:
         close(connection, job, attempts, results)
         done.ended += zip(attempts, results, strict=True)
         return
-    for (attempt, at), end in zip(inside, ends, strict=True):
-        to = (at.step, end.cursor) if isinstance(end, Again) else (at.step + 1, None)
-        done.ongoing.append((attempt, replace(at, step=to[0], cursor=to[1])))
-    end_step(connection, attempts, [at for _, at in done.ongoing])
+    for (attempt, begun), end in zip(inside, ends, strict=True):
+        to = begun.within(name, end.cursor) if isinstance(end, Continue) else begun.after(name)
+        done.ongoing.append((attempt, to))
+    end_step(connection, attempts, [reached for _, reached in done.ongoing])
+
+
+def _perform(
+    connection: psycopg.Connection,
+    job: Job[Any],
+    done: Committed,
+    effect: Effect[Any],
+    actions: Sequence[Action],
+    check_lease: Callable[[UnitAttempt], None],
+    limit: timedelta | None,
+) -> None:
+    """Perform the actions of an effect step, and end the step."""
+    ((attempt, at),) = done.ongoing
+
+    @contextmanager
+    def entered() -> Iterator[None]:
+        check_lease(attempt)
+        with snapshot_transaction(connection), cancelled_when_stopped(connection):
+            if enter(connection, [attempt], limit):
+                raise LeaseLostError(TAKEN_OVER)
+            yield
+
+    perform(connection, attempt, effect, actions, entered)
+    reached = at.after(job.next_step(at.done))
+    with entered():
+        end_step(connection, [attempt], [reached])
+    done.ongoing = [(attempt, reached)]
+    attempt.progress = reached
 
 
 def _do(
-    connection: psycopg.Connection, job: Job[Any], attempts: Sequence[VenueAttempt], at: Checkpoint
-) -> Sequence[VenueResult | Again | None]:
-    """Have the job do a step; return the end of each venue."""
+    connection: psycopg.Connection,
+    job: Job[Any],
+    attempts: Sequence[UnitAttempt],
+    name: str,
+    at: Checkpoint,
+) -> Sequence[UnitResult | Continue | None]:
+    """Have the job do a step; return the end of each unit."""
     first = attempts[0]
-    venue, run = first.venue, first.run
-    if venue.former_tenant_id is not None and at.step == 0:
-        set_tenant(connection, venue.former_tenant_id)
-        job.remove(connection, venue.former_tenant_id, venue.venue_id)
-        set_tenant(connection, venue.tenant_id)
-    if venue.gone:
-        removed = job.remove(connection, venue.tenant_id, venue.venue_id)
-        return [VenueResult(reason="venue gone: its rows removed", rows_removed=removed)]
-
-    def set_aside(of: Venue, key: str, payload: Mapping[str, Any], error: Exception) -> None:
-        dead_letters.write_item(connection, run, of, key, payload, error)
-
-    step, as_of, force = job.steps[at.step], first.work.as_of, first.work.force
-    ends: Sequence[VenueResult | Again | None]
+    unit = first.unit
+    if unit.gone:
+        removed = job.remove(connection, unit.tenant_id, unit.id)
+        return [UnitResult(reason=f"{unit.kind} gone: its rows removed", rows_removed=removed)]
+    step = job.steps[name]
+    ends: Sequence[UnitResult | Continue | None]
     if isinstance(step, Grouped):
-        venues = tuple(attempt.venue for attempt in attempts)
-        results = step.do(
-            GroupRun(connection, venue.tenant_id, venues, first.settings, as_of, force, set_aside)
-        )
-        ends = [None if results is None else results.get(venue.venue_id) for venue in venues]
+        results = step.do(_group_run(connection, attempts))
+        ends = [None if results is None else results.get(attempt.unit.id) for attempt in attempts]
+    elif isinstance(step, Effect):
+        raise TypeError(f"step {name!r} of {job.name} acts outside its transaction")
     else:
-
-        def set_aside_here(key: str, payload: Mapping[str, Any], error: Exception) -> None:
-            set_aside(venue, key, payload, error)
-
-        ends = [
-            step(
-                VenueRun(connection, venue, first.settings, as_of, force, set_aside_here, at.cursor)
-            )
-        ]
-    is_last = at.step == len(job.steps) - 1
+        ends = [step(_unit_run(connection, first, at.cursor_of(name)))]
     for end in ends:
-        is_piece = isinstance(end, Again) and not isinstance(step, Grouped)
-        if isinstance(end, VenueResult) != is_last and not is_piece:
+        is_piece = isinstance(end, Continue) and not isinstance(step, Grouped)
+        if isinstance(end, UnitResult) != (name == job.last_step) and not is_piece:
             raise TypeError(
-                f"step {at.step + 1} of {len(job.steps)} of {job.name} gave {type(end).__name__}: "
-                "the last step gives a VenueResult, the others None; one that takes groups has no "
-                "pieces"
+                f"step {name!r} of {job.name} returned {type(end).__name__}: the last step returns "
+                "a UnitResult, the others None or, unless they take groups, Continue"
             )
     return ends
 
 
-def preview_venue(
-    connection: psycopg.Connection, job: Job[Any], attempt: VenueAttempt
-) -> VenueResult:
-    """Have the job say what would change; it ends skipped: nothing was done.
+def _unit_run(
+    connection: psycopg.Connection, attempt: UnitAttempt, cursor: Any = None
+) -> UnitRun[Any]:
+    run, unit = attempt.run, attempt.unit
 
-    It needs no lease and no token, and keeps nobody from a venue: all that it writes is its row in
-    history, when it has ended.
+    def set_aside(key: str, payload: Mapping[str, Any], error: Exception) -> None:
+        dead_letters.write_item(connection, run, unit, key, payload, error)
+
+    return UnitRun(
+        connection,
+        unit,
+        attempt.settings,
+        attempt.batch_try.parameters,
+        run.as_of,
+        run.force,
+        set_aside,
+        cursor,
+    )
+
+
+def _group_run(connection: psycopg.Connection, attempts: Sequence[UnitAttempt]) -> GroupRun[Any]:
+    first = attempts[0]
+
+    def set_aside(of: Unit, key: str, payload: Mapping[str, Any], error: Exception) -> None:
+        dead_letters.write_item(connection, first.run, of, key, payload, error)
+
+    return GroupRun(
+        connection,
+        first.unit.tenant_id,
+        tuple(attempt.unit for attempt in attempts),
+        first.settings,
+        first.batch_try.parameters,
+        first.run.as_of,
+        first.run.force,
+        set_aside,
+    )
+
+
+def preview_unit(connection: psycopg.Connection, job: Job[Any], attempt: UnitAttempt) -> UnitResult:
+    """Have the job report what would change; it ends skipped: nothing was done.
+
+    It needs no lease and no token, and blocks nobody: all that it writes is its row in history,
+    once it has ended.
 
     Raises:
         PermanentError: the job has no dry run.
@@ -195,23 +276,20 @@ def preview_venue(
     """
     if job.preview is None:
         raise PermanentError(f"{job.name} has no dry run")
-    venue = attempt.venue
+    unit = attempt.unit
 
     def set_aside(_key: str, _payload: Mapping[str, Any], _error: Exception) -> None:
-        """Note nothing: it would be a change."""
+        """Write nothing: it would be a change."""
 
-    with one_moment(connection), cancelled_when_stopped(connection):
-        set_tenant(connection, venue.tenant_id)
+    with snapshot_transaction(connection), cancelled_when_stopped(connection):
+        set_tenant(connection, unit.tenant_id)
         standing(connection, job, [attempt])
-        if venue.gone:
-            reason = "dry run: venue gone, its rows would be removed"
-            result = VenueResult(Outcome.SKIPPED, reason=reason)
+        if unit.gone:
+            reason = f"dry run: {unit.kind} gone, its rows would be removed"
+            result = UnitResult(Outcome.SKIPPED, reason=reason)
         else:
-            run = VenueRun(
-                connection, venue, attempt.settings, attempt.work.as_of, False, set_aside
-            )
-            reason = "dry run: nothing was written"
-            result = replace(job.preview(run), outcome=Outcome.SKIPPED, reason=reason)
+            run = replace(_unit_run(connection, attempt), force=False, set_aside=set_aside)
+            result = replace(job.preview.do(run), outcome=Outcome.SKIPPED, reason=DRY_RUN)
         open_rows(connection, [attempt])
         close(connection, job, [attempt], [result])
     return result

@@ -1,4 +1,4 @@
-"""One tenant at a time: the transaction that all reading and writing of a venue happens in."""
+"""Transactions that see the rows of one tenant, and of one snapshot."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def tenant_transaction(connection: psycopg.Connection, tenant_id: UUID | None) -
 
 
 @contextmanager
-def one_moment(connection: psycopg.Connection) -> Iterator[None]:
+def snapshot_transaction(connection: psycopg.Connection) -> Iterator[None]:
     """Open a transaction whose statements all see what the first one sees; commit at its end."""
     connection.isolation_level = IsolationLevel.REPEATABLE_READ
     try:
         with connection.transaction():
-            # BEGIN has been sent, and said so: the next transaction is an ordinary one again
+            # BEGIN was sent with the level: `finally` resets it for the next transaction
             yield
     finally:
         if not connection.closed:
@@ -37,7 +37,7 @@ def one_moment(connection: psycopg.Connection) -> Iterator[None]:
 
 
 def set_tenant(connection: psycopg.Connection, tenant_id: UUID | None) -> None:
-    """Have the present transaction see one tenant's rows.
+    """Set the tenant whose rows the open transaction sees.
 
     Raises:
         ValueError: no tenant.

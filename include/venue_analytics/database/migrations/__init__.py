@@ -1,4 +1,4 @@
-"""Alembic migrations; each runs the .sql file of its own name."""
+"""Alembic migrations; each runs the .sql file of the same name."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from alembic import op
 
 
 class TableInTheWayError(Exception):
-    """A table that a migration would make is there already, and is not ours."""
+    """A table that a migration creates already exists, and no migration made it."""
 
 
 def run_sql(migration: str, *, creates: tuple[str, ...]) -> None:
-    """Run the .sql file that stands beside a migration.
+    """Run the .sql file next to a migration.
 
     Args:
         migration: the migration's `__file__`.
-        creates: names in schema public that it makes.
+        creates: the names that it creates in schema public.
 
     Raises:
-        TableInTheWayError: one of them is there already; nothing was touched.
+        TableInTheWayError: one of the names already exists; nothing was changed.
     """
     connection = op.get_bind()
     found = connection.exec_driver_sql(
@@ -29,9 +29,9 @@ def run_sql(migration: str, *, creates: tuple[str, ...]) -> None:
     )
     if names := [row[0] for row in found]:
         raise TableInTheWayError(
-            f"already there, and not made by these migrations: "
-            f"{', '.join('public.' + name for name in names)}. Nothing was changed. Rename what is "
-            "there (ALTER TABLE … RENAME TO …), or point the connection at another database."
+            f"these exist already, and were not made by these migrations: "
+            f"{', '.join('public.' + name for name in names)}. Nothing was changed. Rename them "
+            "(ALTER TABLE … RENAME TO …), or point the connection at another database."
         )
     connection.execution_options(no_parameters=True).exec_driver_sql(
         Path(migration).with_suffix(".sql").read_text(encoding="utf-8")

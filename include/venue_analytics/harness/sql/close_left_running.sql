@@ -1,5 +1,5 @@
 -- No rows: ends the row of an attempt whose process is dead: running -> failed.
-UPDATE jobs.venue_run SET
+UPDATE jobs.unit_run SET
     outcome = 'failed',
     finished_at = clock_timestamp(),
     error_type = 'Killed',

@@ -1,5 +1,5 @@
 -- One row an attempt that has failed: running -> failed.
-UPDATE jobs.venue_run AS r SET
+UPDATE jobs.unit_run AS r SET
     outcome = 'failed',
     started_at = coalesce(g.started_at, r.started_at),
     finished_at = clock_timestamp(),

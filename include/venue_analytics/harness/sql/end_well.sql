@@ -6,7 +6,7 @@ WITH given AS (
     FROM
         jsonb_to_recordset(%(ends)s) AS g (
             id bigint,
-            venue_id uuid,
+            unit_id uuid,
             outcome text,
             reason text,
             started_at timestamptz,
@@ -23,7 +23,7 @@ WITH given AS (
 ),
 
 ended AS (
-    UPDATE jobs.venue_run AS r SET
+    UPDATE jobs.unit_run AS r SET
         outcome = g.outcome,
         reason = g.reason,
         started_at = g.started_at,
@@ -43,24 +43,24 @@ ended AS (
 forgotten AS (
     DELETE FROM jobs.checkpoint AS c
     USING given AS g
-    WHERE c.job = %(job)s AND c.venue_id = g.venue_id AND g.outcome = 'succeeded'
+    WHERE c.job = %(job)s AND c.unit_id = g.unit_id AND g.outcome = 'succeeded'
 ),
 
--- locked in the order of the venues' ids, as finish writes them
+-- locked in the order of the units' ids, as finish writes them
 to_answer AS MATERIALIZED (
     SELECT d.id
     FROM jobs.dead_letter AS d
-    INNER JOIN given AS g ON d.venue_id = g.venue_id
+    INNER JOIN given AS g ON d.unit_id = g.unit_id
     WHERE
         d.job = %(job)s
         AND d.state IN ('open', 'replaying')
         AND d.as_of <= %(as_of)s
         AND NOT %(dry_run)s
         AND (
-            (d.kind = 'venue' AND d.key = %(key)s)
+            (d.kind = 'unit' AND d.key = %(key)s)
             OR (d.kind = 'item' AND d.last_failed_at < g.items_before)
         )
-    ORDER BY d.venue_id, d.id
+    ORDER BY d.unit_id, d.id
     FOR UPDATE OF d
 ),
 

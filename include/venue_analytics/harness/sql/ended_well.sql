@@ -8,5 +8,5 @@ SELECT
     r.rows_unchanged,
     r.rows_removed,
     r.left_out
-FROM jobs.venue_run AS r
+FROM jobs.unit_run AS r
 WHERE r.id = any(%(ids)s::bigint[]) AND r.outcome IN ('succeeded', 'skipped');

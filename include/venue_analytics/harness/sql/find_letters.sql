@@ -2,9 +2,9 @@
 SELECT
     d.id,
     d.job,
-    d.venue_id,
+    d.unit_id,
     d.tenant_id,
-    d.venue_name,
+    d.unit_name,
     d.kind,
     d.key,
     d.as_of,

@@ -1,8 +1,9 @@
--- One row a venue that the present round of its batch has begun: the attempt that ended well,
+-- One row a unit that the current round of its batch has begun: the attempt that ended well,
 -- else the last.
-SELECT DISTINCT ON (r.venue_id)
-    r.venue_id,
-    r.venue_name,
+SELECT DISTINCT ON (r.unit_id)
+    r.unit_id,
+    r.unit_name,
+    r.unit_gone,
     r.batch,
     r.outcome,
     r.reason,
@@ -20,9 +21,9 @@ SELECT DISTINCT ON (r.venue_id)
     r.error_type,
     r.error,
     r.traceback
-FROM jobs.venue_run AS r
+FROM jobs.unit_run AS r
 INNER JOIN jobs.batch AS b ON r.run = b.run AND r.batch = b.number AND r.round = b.round
 WHERE
     r.run = %(run)s
     AND (r.batch = %(number)s OR %(number)s::integer IS NULL)
-ORDER BY r.venue_id ASC, (r.outcome IN ('succeeded', 'skipped')) DESC, r.id DESC;
+ORDER BY r.unit_id ASC, (r.outcome IN ('succeeded', 'skipped')) DESC, r.id DESC;

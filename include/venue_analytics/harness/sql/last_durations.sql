@@ -1,14 +1,14 @@
--- One row a venue that a job has done before: the seconds that it took last.
+-- One row a unit that a job has done before: the seconds that it took last.
 SELECT
-    v.venue_id,
+    v.unit_id,
     d.seconds
-FROM unnest(%(venue_ids)s::uuid[]) AS v (venue_id)
+FROM unnest(%(unit_ids)s::uuid[]) AS v (unit_id)
 CROSS JOIN LATERAL ( -- noqa: ST05
     SELECT r.seconds
-    FROM jobs.venue_run AS r
+    FROM jobs.unit_run AS r
     WHERE
         r.job = %(job)s
-        AND r.venue_id = v.venue_id
+        AND r.unit_id = v.unit_id
         AND r.token IS NOT NULL
         AND r.outcome = 'succeeded'
     ORDER BY r.token DESC

@@ -1,6 +1,8 @@
--- One row: what the latest plan of a run has to tell of earlier runs; none before the first plan.
+-- One row: what the latest plan of a run reports of earlier runs; none before the first plan.
 SELECT r.left_behind
-FROM jobs.run AS r
-WHERE r.deployment = %(deployment)s AND r.job = %(job)s AND r.run_id = %(run_id)s
-ORDER BY r.plan_try DESC
-LIMIT 1;
+FROM jobs.plan AS r
+WHERE
+    r.deployment = %(deployment)s
+    AND r.job = %(job)s
+    AND r.run_id = %(run_id)s
+    AND r.is_current;

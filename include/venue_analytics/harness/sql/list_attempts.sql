@@ -1,4 +1,4 @@
--- One row an attempt at a venue, the latest first.
+-- One row an attempt at a unit, the latest first.
 SELECT
     a.job,
     r.run_id,
@@ -12,10 +12,10 @@ SELECT
     a.seconds,
     a.rows_written,
     a.host
-FROM jobs.venue_run AS a
+FROM jobs.unit_run AS a
 INNER JOIN jobs.run AS r ON a.run = r.id
 WHERE
-    a.venue_id = %(venue_id)s
+    a.unit_id = %(unit_id)s
     AND (a.job = %(job)s OR %(job)s::text IS NULL)
 ORDER BY a.id DESC
 LIMIT %(rows)s;

@@ -1,17 +1,4 @@
--- One row: a plan of a run.
-SELECT
-    r.id,
-    r.deployment,
-    r.plan_number,
-    r.job,
-    r.run_id,
-    r.as_of,
-    r.force,
-    r.dry_run,
-    r.settings,
-    r.source_faults,
-    r.left_behind,
-    r.planned_at,
-    r.outcome
-FROM jobs.run AS r
+-- One row: a run as one of its plans has it, the last one or not.
+SELECT r.*
+FROM jobs.plan AS r
 WHERE r.id = %(run)s;

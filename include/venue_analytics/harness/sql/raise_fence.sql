@@ -1,3 +1,3 @@
 -- No rows: shuts out a dead attempt, unless a newer one has drawn a token since.
 UPDATE jobs.fence SET token = token + 1
-WHERE job = %(job)s AND venue_id = %(venue_id)s AND token = %(token)s;
+WHERE job = %(job)s AND unit_id = %(unit_id)s AND token = %(token)s;

@@ -1,24 +1,28 @@
--- No rows: notes how far venues have come; commits with that step's data.
+-- No rows: stores how far units have come; commits with that step's data.
 INSERT INTO jobs.checkpoint (
-    job, venue_id, as_of, rules_hash, round, plan_number, step, cursor
+    job, unit_id, tenant_id, as_of, rules_hash, round, for_plan, done, step, cursor
 )
 SELECT
     %(job)s,
-    v.venue_id,
+    u.unit_id,
+    %(tenant_id)s,
     %(as_of)s,
     %(rules_hash)s,
     %(round)s,
-    v.plan_number,
+    u.for_plan,
+    %(done)s::text[],
     %(step)s,
     %(cursor)s
 FROM
-    unnest(%(venue_ids)s::uuid[], %(plan_numbers)s::bigint[]) AS v (venue_id, plan_number)
-ON CONFLICT (job, venue_id) DO UPDATE
+    unnest(%(unit_ids)s::uuid[], %(plans)s::bigint[]) AS u (unit_id, for_plan)
+ON CONFLICT (job, unit_id) DO UPDATE
     SET
+        tenant_id = excluded.tenant_id,
         as_of = excluded.as_of,
         rules_hash = excluded.rules_hash,
         round = excluded.round,
-        plan_number = excluded.plan_number,
+        for_plan = excluded.for_plan,
+        done = excluded.done,
         step = excluded.step,
         cursor = excluded.cursor,
         committed_at = excluded.committed_at;

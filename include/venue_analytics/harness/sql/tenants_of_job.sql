@@ -2,7 +2,7 @@
 WITH RECURSIVE worked_for AS (
     (
         SELECT r.tenant_id
-        FROM jobs.venue_run AS r
+        FROM jobs.unit_run AS r
         WHERE r.job = %(job)s
         ORDER BY r.tenant_id
         LIMIT 1
@@ -10,7 +10,7 @@ WITH RECURSIVE worked_for AS (
     UNION ALL
     SELECT (
         SELECT r.tenant_id
-        FROM jobs.venue_run AS r
+        FROM jobs.unit_run AS r
         WHERE r.job = %(job)s AND r.tenant_id > w.tenant_id
         ORDER BY r.tenant_id
         LIMIT 1

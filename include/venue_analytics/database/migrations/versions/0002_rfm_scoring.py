@@ -1,9 +1,9 @@
-"""Source contract, what makes a venue's run safe, and the target tables of RFM scoring."""
+"""The target tables of RFM scoring."""
 
 from venue_analytics.database.migrations import run_sql
 
-revision = "0001"
-down_revision = None
+revision = "0002"
+down_revision = "0001"
 branch_labels = None
 depends_on = None
 

@@ -1,17 +1,17 @@
--- One row an attempt that begins: its venue and id.
-INSERT INTO jobs.venue_run (
-    run, plan_number, batch, round, try_number, clear_number, job, venue_id, tenant_id, venue_name,
-    venue_gone, as_of, rules_hash, token, host, alone, dry_run
+-- One row an attempt that begins: its unit and id.
+INSERT INTO jobs.unit_run (
+    run, for_plan, batch, round, try_number, clear_number, job, unit_id, tenant_id, unit_name,
+    unit_gone, as_of, rules_hash, token, host, alone, dry_run
 )
 SELECT
     %(run)s,
-    %(plan_number)s,
+    %(for_plan)s,
     %(batch)s,
     %(round)s,
     %(try_number)s,
     %(clear_number)s,
     %(job)s,
-    v.venue_id,
+    v.unit_id,
     v.tenant_id,
     v.name,
     v.gone,
@@ -23,11 +23,11 @@ SELECT
     %(dry_run)s
 FROM
     unnest(
-        %(venue_ids)s::uuid[],
+        %(unit_ids)s::uuid[],
         %(tenant_ids)s::uuid[],
         %(names)s::text[],
         %(gone)s::boolean[],
         %(rules_hashes)s::text[],
         %(tokens)s::bigint[]
-    ) AS v (venue_id, tenant_id, name, gone, rules_hash, token)
-RETURNING venue_id, id;
+    ) AS v (unit_id, tenant_id, name, gone, rules_hash, token)
+RETURNING unit_id, id;
