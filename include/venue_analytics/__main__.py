@@ -1,6 +1,6 @@
-"""The command line: everything but the schedule, without Airflow.
+"""The command line: everything except the schedule, without Airflow.
 
-A command imports what it needs when it runs: no other has to wait for that.
+Commands import their dependencies when they run, which keeps the others fast.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from venue_analytics.harness import Job, JobSettings, Venue
+    from venue_analytics.harness import Job, JobSettings, Unit
     from venue_analytics.harness.dead_letters import DeadLetter
     from venue_analytics.harness.request import RunRequest
 
 app = typer.Typer(
     name="venue_analytics",
-    help="Analytics jobs of a ticketing platform, venue by venue.",
+    help="Run and inspect the analytics jobs of a ticketing platform.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 DATABASE = "AIRFLOW_CONN_ANALYTICS_DB"
-#: The database with a login that may act as analytics_owner; where it is the same, unset.
+#: The database with a login that may act as analytics_owner; if unset, DATABASE is used.
 OWNER_DATABASE = "AIRFLOW_CONN_ANALYTICS_DB_OWNER"
 REDIS = "AIRFLOW_CONN_ANALYTICS_REDIS"
-#: The exit code of a process that SIGTERM has ended.
+#: The exit code of a process ended by SIGTERM.
 STOPPED = 143
-#: Rows of a list at the most.
+#: The most rows of a list.
 MOST_ROWS = 10_000
-#: PostgreSQL's largest bigint: no letter has a higher number.
+#: PostgreSQL's largest bigint, and so the highest possible number of a letter.
 MOST_BIGINT = 2**63 - 1
 
 
 def _between(least: int, most: int) -> Callable[[int], int]:
-    # typer's own min and max name neither the value nor the other bound
+    # the error of typer's own min and max has neither the value nor the other bound
     def check(number: int) -> int:
         if not least <= number <= most:
             raise typer.BadParameter(f"{number}: must be {least} to {most}")
@@ -57,17 +57,20 @@ def _between(least: int, most: int) -> Callable[[int], int]:
     return check
 
 
+JobName = Annotated[str, typer.Argument(help="The name of the job, as of its DAG.")]
+
+
 @app.command()
 def migrate(
     adapter: Annotated[
         str | None,
-        typer.Option(help="platform, simple, csv, or the path of an .sql file of one's own."),
+        typer.Option(help="platform, simple, csv, or the path of your own .sql file."),
     ] = None,
     currency: Annotated[
-        str | None, typer.Option(help="ISO 4217 code, for sources that name no currency.")
+        str | None, typer.Option(help="ISO 4217 code, for sources without a currency.")
     ] = None,
 ) -> None:
-    """Create or upgrade the tables, and point the source contract at yours."""
+    """Create or upgrade the tables, and define the source contract over yours."""
     from venue_analytics.database.connection import DatabaseAddress
     from venue_analytics.database.migrate import MigrationError
     from venue_analytics.database.migrate import migrate as bring_up_to_date
@@ -80,12 +83,12 @@ def migrate(
     change = "is" if done.from_revision == done.to_revision else "is now"
     typer.echo(f"The database {change} at revision {done.to_revision}, adapter {done.adapter}.")
     if done.adapter == "simple":
-        typer.echo(f"Amounts that name no currency are taken as {done.currency} (--currency).")
+        typer.echo(f"Amounts without a currency are taken as {done.currency} (--currency).")
 
 
 @app.command()
 def check_source() -> None:
-    """Check the source contract against your data, in plain words."""
+    """Check the source contract against your data."""
     from venue_analytics.database.check_source import check_source as look_at_source
     from venue_analytics.report import print_source
 
@@ -99,26 +102,31 @@ def check_source() -> None:
 def load_orders(
     file: Annotated[Path, typer.Argument(dir_okay=False, help="A CSV file with a header.")],
     dataset: Annotated[
-        str | None, typer.Option(help="Its name; by default the file's. Loading again replaces it.")
+        str | None,
+        typer.Option(help="The data set to replace; by default the file's name."),
     ] = None,
-    customer_column: Annotated[str | None, typer.Option(help="Who bought.")] = None,
-    time_column: Annotated[str | None, typer.Option(help="When: an ISO date or time.")] = None,
-    amount_column: Annotated[str | None, typer.Option(help="For how much.")] = None,
-    venue_column: Annotated[str | None, typer.Option(help="Where; without one, one venue.")] = None,
-    tickets_column: Annotated[str | None, typer.Option(help="How many tickets.")] = None,
+    customer_column: Annotated[str | None, typer.Option(help="The customer's key.")] = None,
+    time_column: Annotated[str | None, typer.Option(help="An ISO date or time.")] = None,
+    amount_column: Annotated[str | None, typer.Option(help="The amount paid.")] = None,
+    venue_column: Annotated[
+        str | None, typer.Option(help="The venue; without one, all rows are of one venue.")
+    ] = None,
+    tickets_column: Annotated[str | None, typer.Option(help="The number of tickets.")] = None,
     status_column: Annotated[str | None, typer.Option(help="Paid, cancelled, …")] = None,
     currency_column: Annotated[str | None, typer.Option(help="ISO 4217 code.")] = None,
-    timezone: Annotated[str, typer.Option(help="IANA zone of times that name none.")] = "UTC",
-    currency: Annotated[str, typer.Option(help="Of amounts that name none.")] = "USD",
+    timezone: Annotated[str, typer.Option(help="IANA zone of times without an offset.")] = "UTC",
+    currency: Annotated[str, typer.Option(help="Currency of amounts without one.")] = "USD",
     rejects: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, help="Where bad rows go; by default beside you."),
+        typer.Option(
+            dir_okay=False, help="File for invalid rows; by default in the current directory."
+        ),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="End with one line of JSON for programs.")
+        bool, typer.Option("--json", help="End with one line of JSON for scripts.")
     ] = False,
 ) -> None:
-    """Load your own purchases (adapter csv); bad rows are named, the rest is loaded."""
+    """Load your own purchases (adapter csv); invalid rows are reported and left out."""
     from venue_analytics.database.purchases import ColumnChoice
     from venue_analytics.database.purchases import load_orders as load_purchases
     from venue_analytics.report import print_load
@@ -156,50 +164,60 @@ def load_orders(
 
 @app.command()
 def run(
-    job: Annotated[str, typer.Argument(help="The job: rfm_scoring.")],
-    venue: Annotated[
-        list[UUID] | None, typer.Option(help="Id of a venue to do; may be given again.")
+    job: JobName,
+    unit: Annotated[
+        list[UUID] | None,
+        typer.Option(
+            "--venue",
+            "--tenant",
+            help="Only this venue, or tenant if the job's units are tenants; may be repeated.",
+        ),
     ] = None,
     as_of: Annotated[
-        str | None, typer.Option(help="Results as of this moment (ISO; UTC unless it says); now.")
+        str | None,
+        typer.Option(help="Moment of the results (ISO, by default UTC); by default now."),
     ] = None,
     force: Annotated[bool, typer.Option(help="Replace results of a later as_of.")] = False,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(help="A parameter specific to this job, as NAME=VALUE; may be repeated."),
+    ] = None,
     dry_run: Annotated[
-        bool, typer.Option(help="Only say who would move between segments; nothing is written.")
+        bool, typer.Option(help="Report what would change, and write nothing.")
     ] = False,
     settings: Annotated[
         Path | None,
-        typer.Option(help="With --dry-run: a JSON file of settings to try, as in the Variable."),
+        typer.Option(help="With --dry-run: try the settings of this JSON file."),
     ] = None,
 ) -> None:
-    """Run a job over its venues, here and now; exit 1 if a venue failed."""
+    """Run a job over its venues or tenants; exit 1 if one of them fails."""
     from venue_analytics.harness.request import RunRequest
 
     chosen = _job(job)
     if settings is not None and not dry_run:
-        _fail("--settings are tried by --dry-run alone; a run takes those in force")
-    request = RunRequest.read(
-        {"venues": venue or None, "as_of": as_of, "force": force, "dry_run": dry_run}
-    )
+        _fail("--settings requires --dry-run; a run uses the settings in force")
+    asked = {chosen.unit.plural: unit or None, "as_of": as_of, "force": force}
+    asked |= {"dry_run": True} if dry_run else {}
+    request = RunRequest.read(asked | dict(map(_named_value, parameter or ())), chosen)
     done = _run(chosen, _settings_of(settings, chosen), request)
     raise typer.Exit(not done)
 
 
 @app.command()
 def show_run(
-    job: Annotated[str, typer.Argument(help="The job: rfm_scoring.")],
-    run_id: Annotated[str | None, typer.Option(help="Of the run; by default the last.")] = None,
-    customers: Annotated[
+    job: JobName,
+    run_id: Annotated[str | None, typer.Option(help="The run; by default the latest.")] = None,
+    top: Annotated[
         int,
         typer.Option(
             callback=_between(0, MOST_ROWS),
-            help="Show as many of the best customers too, by the source's own ids: 0 to 10000.",
+            help="Also show the top rows of each tenant, such as its best customers: 0 to 10000.",
         ),
     ] = 0,
 ) -> None:
-    """Show what a run did, venue by venue."""
+    """Show the results of a run by venue or tenant."""
     from venue_analytics.harness import history
-    from venue_analytics.report import print_best_customers, print_run
+    from venue_analytics.report import print_run, print_top
 
     chosen = _job(job)
     console = _console()
@@ -209,14 +227,14 @@ def show_run(
             which = "no run yet" if run_id is None else f"no run {run_id!r}"
             _fail(f"{job}: {which} in history")
         print_run(console, connection, found)
-        if customers:
-            print_best_customers(console, connection, found, customers)
+        if top:
+            print_top(console, connection, found, top)
 
 
 @app.command()
 def venues() -> None:
-    """List the venues of the source, with the ids that other commands and the settings take."""
-    from venue_analytics.harness.venues import list_venues
+    """List the venues of the source with their ids."""
+    from venue_analytics.harness.find_units import list_venues
     from venue_analytics.report import print_venues
 
     with _connect() as connection:
@@ -226,24 +244,27 @@ def venues() -> None:
 @app.command(name="history")
 def list_history(
     job: Annotated[str | None, typer.Argument(help="The job; by default all.")] = None,
-    venue: Annotated[
-        UUID | None, typer.Option(help="Attempts at this venue instead of runs.")
+    unit: Annotated[
+        UUID | None,
+        typer.Option(
+            "--venue", "--tenant", help="List the attempts at this venue or tenant, not runs."
+        ),
     ] = None,
     limit: Annotated[
         int,
-        typer.Option(callback=_between(1, MOST_ROWS), help="How many, the latest: 1 to 10000."),
+        typer.Option(callback=_between(1, MOST_ROWS), help="Maximum number of rows: 1 to 10000."),
     ] = 20,
 ) -> None:
-    """List the latest runs, or the attempts at one venue."""
+    """List the latest runs, or the attempts at one venue or tenant."""
     from venue_analytics.harness import history
     from venue_analytics.report import print_attempts, print_runs
 
     name = _job(job).name if job is not None else None
     with _connect() as connection:
-        if venue is None:
+        if unit is None:
             print_runs(_console(), history.list_runs(connection, name, limit))
         else:
-            print_attempts(_console(), history.list_attempts(connection, venue, name, limit))
+            print_attempts(_console(), history.list_attempts(connection, unit, name, limit))
 
 
 @app.command()
@@ -254,24 +275,24 @@ def check_settings(
         typer.Option(help="airflow_settings.yaml, or <job>.json with the settings of one job."),
     ] = None,
 ) -> None:
-    """Check the jobs' settings and pools: in a file, the environment, or Airflow itself."""
+    """Check the jobs' settings and pools in a file, the environment, or Airflow."""
     from venue_analytics.check_settings import check_settings_command
 
     raise typer.Exit(check_settings_command(_console(), job, file))
 
 
-letters = typer.Typer(no_args_is_help=True, help="What could not be done: list, replay, discard.")
+letters = typer.Typer(no_args_is_help=True, help="List, show, replay or discard dead letters.")
 app.add_typer(letters, name="dead-letters")
 
 
 @letters.command("list")
 def list_letters(
-    job: Annotated[str | None, typer.Option(help="Of one job; by default of all.")] = None,
+    job: Annotated[str | None, typer.Option(help="The job; by default all.")] = None,
     ended: Annotated[
-        bool, typer.Option("--all", help="Resolved and discarded ones as well.")
+        bool, typer.Option("--all", help="Include resolved and discarded letters.")
     ] = False,
 ) -> None:
-    """List what could not be done, the last failed first."""
+    """List open dead letters, the latest failure first."""
     from venue_analytics.harness import dead_letters
     from venue_analytics.report import print_letters
 
@@ -282,8 +303,8 @@ def list_letters(
 
 
 @letters.command("show")
-def show_letter(letter: Annotated[int, typer.Argument(help="Its number.")]) -> None:
-    """Show one letter whole: error, traceback, payload."""
+def show_letter(letter: Annotated[int, typer.Argument(help="The letter's number.")]) -> None:
+    """Show a letter with its error, traceback and payload."""
     from venue_analytics.harness import dead_letters
     from venue_analytics.report import print_letter
 
@@ -294,17 +315,17 @@ def show_letter(letter: Annotated[int, typer.Argument(help="Its number.")]) -> N
 
 @letters.command("replay")
 def replay_letters(
-    letter: Annotated[list[int] | None, typer.Argument(help="Numbers of letters.")] = None,
-    job: Annotated[str | None, typer.Option(help="All open letters of a job.")] = None,
+    letter: Annotated[list[int] | None, typer.Argument(help="The letters' numbers.")] = None,
+    job: Annotated[str | None, typer.Option(help="All open letters of this job.")] = None,
 ) -> None:
-    """Do again what failed: a run for these venues, with the settings of the run that failed.
+    """Run the units of letters again, with the settings of the failed run.
 
-    A letter is resolved by the success itself. Settings in AIRFLOW_VAR_<JOB> come first.
+    Settings in AIRFLOW_VAR_<JOB> take precedence. A letter is resolved when its unit succeeds.
     """
     from venue_analytics.harness import AnalyticsError, dead_letters
 
     if bool(letter) == (job is not None):
-        _fail("say which: numbers of letters, or --job for all open ones of a job")
+        _fail("give either letter numbers, or --job for all open letters of a job")
     with _connect() as connection:
         if job is not None:
             chosen = dead_letters.find(connection, job=_job(job).name)
@@ -313,6 +334,11 @@ def replay_letters(
         ended = [str(one.id) for one in chosen if not one.is_open]
         if ended:
             _fail(f"letter {', '.join(ended)}: has ended already; nothing was replayed")
+        if messages := [str(one.id) for one in chosen if one.kind == "message"]:
+            _fail(
+                f"letter {', '.join(messages)}: its message belongs to no unit, so no run can "
+                "repeat it; nothing was replayed"
+            )
         runs = []
         for together in dead_letters.by_run(chosen):
             try:
@@ -328,43 +354,43 @@ def replay_letters(
 
 @letters.command("discard")
 def discard_letter(
-    letter: Annotated[list[int], typer.Argument(help="Numbers of letters.")],
-    reason: Annotated[str, typer.Option(help="Why it is given up.")],
-    by: Annotated[str, typer.Option(help="Who says so.")] = getpass.getuser(),
+    letter: Annotated[list[int], typer.Argument(help="The letters' numbers.")],
+    reason: Annotated[str, typer.Option(help="The reason for discarding.")],
+    by: Annotated[str, typer.Option(help="Who discards.")] = getpass.getuser(),
 ) -> None:
-    """Give letters up, with a reason and a name; they stay in history."""
+    """Discard letters, with a reason and a name; they stay in history."""
     from venue_analytics.harness import dead_letters
 
     if not reason.strip() or not by.strip():
-        _fail(f"reason = {reason!r}, by = {by!r}: both must say something")
+        _fail(f"reason = {reason!r}, by = {by!r}: neither may be blank")
     with _connect() as connection:
         for found in [_letter(connection, number) for number in dict.fromkeys(letter)]:
             if not dead_letters.discard(connection, found, reason=reason, by=by):
                 _fail(f"letter {found.id}: has ended already, {found.state}")
-            typer.echo(f"Letter {found.id} ({found.venue_name}) is discarded.")
+            typer.echo(f"Letter {found.id} ({found.unit_name or found.key}) is discarded.")
 
 
 def main() -> None:
-    """Run a command; a fault that a person can mend is told in words, not as a traceback."""
+    """Run a command; print errors that the user can fix without a traceback."""
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(message)s")
     logging.getLogger("venue_analytics").setLevel(logging.CRITICAL)
     try:
         app()
     except Exception as error:
-        words = _in_words(error)
-        if words is None:
+        message = _translate(error)
+        if message is None:
             raise
-        _fail(words)
+        _fail(message)
 
 
-def _in_words(error: Exception) -> str | None:
-    """Describe a fault that a person can mend; None for any other."""
+def _translate(error: Exception) -> str | None:
+    """Return the message of an error that the user can fix; None for any other error."""
     import psycopg
 
     from venue_analytics.database.purchases import LoadError
     from venue_analytics.database.server_address import BadConnectionError
     from venue_analytics.harness import AnalyticsError
-    from venue_analytics.harness.database_errors import in_words
+    from venue_analytics.harness.database_errors import translate_error
 
     if isinstance(error, AnalyticsError | BadConnectionError | LoadError):
         return str(error)
@@ -375,7 +401,7 @@ def _in_words(error: Exception) -> str | None:
         return "this database is not migrated: run `python -m venue_analytics migrate` first"
     if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
         return f"the database cannot be reached: {' '.join(str(error).split())}"
-    return str(in_words(error))
+    return str(translate_error(error))
 
 
 def _connect() -> psycopg.Connection:
@@ -385,7 +411,7 @@ def _connect() -> psycopg.Connection:
 
 
 def _settings(job: Job[Any], planned: dict[str, Any] | None = None) -> JobSettings:
-    """Read a job's settings from the environment; else those of a run, else the defaults."""
+    """Return a job's settings: those in the environment, else those of a run, else the defaults."""
     from venue_analytics.harness.settings import read_settings
 
     name = f"AIRFLOW_VAR_{job.name.upper()}"
@@ -401,19 +427,19 @@ def _settings(job: Job[Any], planned: dict[str, Any] | None = None) -> JobSettin
 
 
 def _settings_of(file: Path | None, job: Job[Any]) -> JobSettings:
-    """Read settings to try from a file; without one, those in force."""
+    """Return the settings in a file; without a file, those in force."""
     if file is None:
         return _settings(job)
     from venue_analytics.harness.settings import read_settings
 
     name = f"--settings {file}"
     try:
-        # Windows' editors begin a file with a mark
+        # Windows editors may write a byte order mark
         text = file.read_text(encoding="utf-8-sig")
     except OSError as error:
         _fail(f"{name}: cannot be read: {error.strerror}")
     except UnicodeDecodeError:
-        _fail(f"{name}: must be text in UTF-8")
+        _fail(f"{name}: must be UTF-8 text")
     if not text.strip():
         _fail(f'{name}: is empty; must be a JSON object such as {{"rule_set": "standard"}}')
     typer.echo(f"Settings: {file}")
@@ -422,7 +448,7 @@ def _settings_of(file: Path | None, job: Job[Any]) -> JobSettings:
 
 
 def _run(job: Job[Any], settings: JobSettings, request: RunRequest) -> bool:
-    """Run a job, show its progress and what it did; whether every venue ended well."""
+    """Run a job, print its progress and results; return whether every unit ended well."""
     from venue_analytics.command_line_run import run_job
     from venue_analytics.database.connection import DatabaseAddress, connect
     from venue_analytics.harness.interrupts import Stopped
@@ -444,21 +470,21 @@ def _run(job: Job[Any], settings: JobSettings, request: RunRequest) -> bool:
     with _progress(console) as progress:
         task = progress.add_task(job.name, total=None)
 
-        def tell(venues: int, name: str | None, ended: str) -> None:
-            progress.update(task, total=venues, advance=0 if name is None else 1)
+        def show(units: int, name: str | None, ended: str) -> None:
+            progress.update(task, total=units, advance=0 if name is None else 1)
             if name is not None and not console.is_terminal:
                 console.print(f"{name} {ended}", highlight=False, markup=False)
 
-        def tell_waiting(venue: Venue, told: str) -> None:
-            console.print(f"{venue.name} {told}", highlight=False, markup=False)
+        def show_waiting(unit: Unit, why: str) -> None:
+            console.print(f"{unit.name} {why}", highlight=False, markup=False)
 
         try:
             planned, unfinished = run_job(
-                open_connection, leases, job, settings, request, tell, tell_waiting
+                open_connection, leases, job, settings, request, show, show_waiting
             )
         except (KeyboardInterrupt, Stopped) as stop:
             typer.echo(
-                f"Stopped. What is not done stands in `dead-letters list`: run again, or "
+                f"Stopped. `dead-letters list` has the unfinished units: run again, or "
                 f"`dead-letters replay --job {job.name}`.",
                 err=True,
             )
@@ -477,13 +503,14 @@ def _replay(connection: psycopg.Connection, together: list[DeadLetter]) -> bool:
     first = together[0]
     job = _job(first.job)
     failed = history.load_plan(connection, first.run)
-    # An item is of a venue that ended well: it is met again by a new night, or where each date is
-    # kept, by that one anew.
-    is_item = first.kind == "item"
+    # The unit of an item or action ended well. It needs a new run, or if the job keeps every date,
+    # a forced run for that date.
+    is_inside = first.kind != "unit"
     request = RunRequest(
-        venues=sorted({letter.venue_id for letter in together}),
-        as_of=None if is_item and not job.keeps_every_date else first.as_of,
-        force=failed.force or (is_item and job.keeps_every_date),
+        units=sorted({letter.unit_id for letter in together if letter.unit_id is not None}),
+        as_of=None if is_inside and not job.keeps_every_date else first.as_of,
+        force=failed.force or (is_inside and job.keeps_every_date),
+        parameters=job.parameters.model_validate_json(json.dumps(failed.parameters)),
     )
     for letter in together:
         dead_letters.begin_replay(connection, letter)
@@ -499,8 +526,19 @@ def _letter(connection: psycopg.Connection, number: int) -> DeadLetter:
 
     found = dead_letters.load(connection, number) if 0 < number <= MOST_BIGINT else None
     if found is None:
-        _fail(f"letter {number}: there is none of that number; `dead-letters list` shows them")
+        _fail(f"letter {number}: does not exist; see `dead-letters list`")
     return found
+
+
+def _named_value(text: str) -> tuple[str, Any]:
+    """Parse NAME=VALUE; the value is JSON, else text."""
+    name, sign, value = text.partition("=")
+    if not sign:
+        _fail(f"--parameter {text!r}: must be NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def _job(name: str) -> Job[Any]:
@@ -519,7 +557,7 @@ def _fail(message: str) -> NoReturn:
 def _console() -> Console:
     from rich.console import Console
 
-    # Without a terminal there is no width to fit: tables must not be cut at 80.
+    # Without a terminal rich assumes 80 columns, which would cut the tables.
     return Console() if sys.stdout.isatty() else Console(width=160)
 
 

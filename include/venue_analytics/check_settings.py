@@ -1,4 +1,4 @@
-"""Settings as Airflow has them, or before it takes them: each fault, and what differs."""
+"""Check the jobs' settings, in Airflow or before they are saved there."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from zoneinfo import ZoneInfo
 from croniter import croniter
 from rich.console import Console
 
-from venue_analytics.harness import JobSettings, SettingsError
-from venue_analytics.harness.settings import printable, read_settings, shown
+from venue_analytics.database.printable import printable
+from venue_analytics.harness import JobSettings, SettingsError, counted
+from venue_analytics.harness.settings import read_settings, shown
 from venue_analytics.jobs import JOBS
-from venue_analytics.preview import counted
 
-#: Airflow makes this pool itself.
+#: Airflow creates this pool itself.
 DEFAULT_POOL = "default_pool"
-#: Runs of the schedule that are told.
-RUNS_TOLD = 3
-#: What one `airflow` command may take; it needs about two seconds.
+#: Number of scheduled runs to print.
+RUNS_SHOWN = 3
+#: The timeout of one `airflow` command, which usually takes about two seconds.
 AIRFLOW_TIMEOUT_SECONDS = 60
 
-#: Gives the names of the pools that there are, or raises SourceError.
+#: Returns the names of the existing pools, or raises SourceError.
 Pools = Callable[[], Iterable[str]]
 
 
 class SourceError(Exception):
-    """Something cannot be looked at; the message says in one line what, and why."""
+    """The settings or pools cannot be read; the message says why in one line."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Variable:
     """A job's Variable.
 
     Attributes:
-        origin: where it was looked for, and found or not, for people.
-        text: as it stands there; None where there is none, so that the defaults hold.
+        origin: where it was looked up, and whether it was found; for the output.
+        text: its value; None if there is none, so that the defaults apply.
     """
 
     origin: str
@@ -55,11 +55,11 @@ class Variable:
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found out about a job's settings.
+    """The result of checking a job's settings.
 
     Attributes:
-        faults: one line each.
-        settings: None where they cannot be read.
+        faults: the faults, one line each.
+        settings: the settings; None if they are invalid.
         unsure: what could not be checked, one line each.
     """
 
@@ -69,16 +69,16 @@ class Checked:
 
 
 def check_settings_command(console: Console, job: str | None, file: Path | None) -> int:
-    """Check the settings of all jobs, or of one, and print what was found.
+    """Check the settings of all jobs, or of one, and print the result.
 
     Args:
-        console: where it is printed.
-        job: a job's name; None = all, or the one that a JSON file is named after.
-        file: an airflow_settings.yaml, or a JSON file of one job's settings; None = what holds
-            here: of the environment, else of Airflow, else the defaults.
+        console: where to print.
+        job: a job's name; None means all, or the one that a JSON file is named after.
+        file: an airflow_settings.yaml, or a JSON file of one job's settings; None means the
+            settings in force: those in the environment, else in Airflow, else the defaults.
 
     Returns:
-        The exit code: 1 if there is a fault, else 0.
+        The exit code: 1 if there are faults, else 0.
     """
     try:
         if job is not None and job not in JOBS:
@@ -97,9 +97,9 @@ def check(job: str, text: str | None, pools: Pools) -> Checked:
     """Check the settings of one job.
 
     Args:
-        job: its name.
-        text: of its Variable; None = there is none.
-        pools: asked only when a pool of one's own is named.
+        job: the job's name.
+        text: the value of its Variable; None if there is none.
+        pools: called only if the settings name a pool other than the default.
     """
     try:
         settings: JobSettings = read_settings(JOBS[job].settings, text, name=f"Variable {job}")
@@ -121,11 +121,11 @@ def check(job: str, text: str | None, pools: Pools) -> Checked:
 
 
 def next_runs(settings: JobSettings, after: datetime) -> list[datetime]:
-    """Give the next moments of the schedule, in its own zone; none where it is off."""
+    """Return the next moments of the schedule, in its own zone; none if it is off."""
     if not settings.enabled:
         return []
     moments = croniter(settings.cron, after.astimezone(ZoneInfo(settings.timezone)))
-    return [moments.get_next(datetime) for _ in range(RUNS_TOLD)]
+    return [moments.get_next(datetime) for _ in range(RUNS_SHOWN)]
 
 
 # -- where settings come from
@@ -151,7 +151,7 @@ def _in_force(job: str | None) -> tuple[dict[str, Variable], Pools]:
 
 
 class _Airflow:
-    """The Airflow that is set up here, asked by its own command line."""
+    """The Airflow on this machine, queried through its own command line."""
 
     @cached_property
     def command(self) -> str | None:
@@ -160,7 +160,7 @@ class _Airflow:
 
     @cached_property
     def is_set_up(self) -> bool:
-        # Asked without one, the command would make itself a home with an empty database.
+        # Without a configuration, the command would create a home with an empty database.
         home = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()
         configured = any(
             key.startswith("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN") for key in os.environ
@@ -175,23 +175,23 @@ class _Airflow:
         try:
             return [pool["pool"] for pool in json.loads(ended.stdout)]
         except (ValueError, TypeError, KeyError):
-            raise SourceError(f"Airflow does not tell its pools: {_reason(ended)}") from None
+            raise SourceError(f"Airflow cannot list its pools: {_reason(ended)}") from None
 
     def variable(self, name: str) -> str | None:
-        # Without a database, Airflow says of any Variable that it does not exist. Its pools it
-        # can tell only from one.
+        # Without a database, Airflow reports every Variable as missing. Listing the pools fails
+        # then, so list them first.
         _ = self.pools
         ended = self._run("variables", "get", name)
         if ended.returncode == 0:
             return ended.stdout.removesuffix("\n")
         if f"Variable {name} does not exist" in ended.stderr:
             return None
-        raise SourceError(f"Airflow does not tell its Variable {name}: {_reason(ended)}")
+        raise SourceError(f"Airflow cannot read its Variable {name}: {_reason(ended)}")
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [str(self.command), *arguments]
         try:
-            return subprocess.run(  # noqa: S603 - Airflow's own command, with words of ours
+            return subprocess.run(  # noqa: S603 - Airflow's own command, with arguments from here
                 command,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -201,14 +201,14 @@ class _Airflow:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            told = f"has not answered within {AIRFLOW_TIMEOUT_SECONDS} seconds"
-            raise SourceError(f"Airflow {told}: airflow {' '.join(arguments)}") from None
+            late = f"did not answer within {AIRFLOW_TIMEOUT_SECONDS} seconds"
+            raise SourceError(f"Airflow {late}: airflow {' '.join(arguments)}") from None
         except OSError as error:
             raise SourceError(f"{command[0]}: {error.strerror}") from None
 
 
 def _reason(ended: subprocess.CompletedProcess[str]) -> str:
-    """Find in a command's output the line that says what went wrong."""
+    """Return the line of a command's output that states the error."""
     lines = [line.strip() for line in ended.stderr.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
     last = (errors or lines or [f"exit code {ended.returncode}"])[-1]
@@ -220,9 +220,7 @@ def _from_file(file: Path, job: str | None) -> tuple[dict[str, Variable], Pools]
         name = job or file.stem
         if name not in JOBS:
             names = ", ".join(f"{known}.json" for known in JOBS)
-            raise SourceError(
-                f"file {shown(file.name)}: must be {names}, or come with its job's name"
-            )
+            raise SourceError(f"file {shown(file.name)}: must be {names}, unless a job is named")
         airflow = _Airflow()
         return {name: Variable(f"from {file.name}", _text(file))}, lambda: airflow.pools
     if file.suffix in (".yaml", ".yml"):
@@ -257,7 +255,7 @@ def _yaml(file: Path) -> Mapping[str, Any]:
         raise SourceError(f"{file.name} is not valid YAML: {fault}") from None
     airflow = values.get("airflow") if isinstance(values, dict) else None
     if not isinstance(airflow, dict):
-        raise SourceError(f"{file.name}: must hold `airflow:` with `variables:` and `pools:`")
+        raise SourceError(f"{file.name}: must contain `airflow:` with `variables:` and `pools:`")
     return airflow
 
 
@@ -306,12 +304,12 @@ def _described(settings: JobSettings) -> Iterator[str]:
     values = settings.model_dump(mode="json")
     defaults = type(settings)().model_dump(mode="json")
     for name, value in values.items():
-        if name != "venues" and value != defaults[name]:
+        if name != settings.UNIT.plural and value != defaults[name]:
             yield f"{name} = {shown(value)} (default {shown(defaults[name])})"
-    if settings.venues:
-        fields = Counter(name for own in settings.venues.values() for name in own)
-        told = ", ".join(f"{name} ({count})" for name, count in sorted(fields.items()))
-        yield f"settings of their own: {counted(len(settings.venues), 'venue')}: {told}"
+    if settings.overrides:
+        fields = Counter(name for own in settings.overrides.values() for name in own)
+        names = ", ".join(f"{name} ({count})" for name, count in sorted(fields.items()))
+        yield f"overrides: {counted(len(settings.overrides), settings.UNIT)}: {names}"
     runs = next_runs(settings, datetime.now(UTC))
     yield from (f"next run {moment:%a %Y-%m-%d %H:%M %Z}" for moment in runs)
     if not runs:
@@ -319,5 +317,5 @@ def _described(settings: JobSettings) -> Iterator[str]:
 
 
 def _print(console: Console, line: str, style: str | None = None) -> None:
-    # soft_wrap: a fault stays one line, for whoever searches or copies it
+    # soft_wrap keeps a fault on one line, which can be searched and copied
     console.print(line, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)

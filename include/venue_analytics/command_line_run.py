@@ -1,4 +1,4 @@
-"""A run without Airflow: plan, every batch in turn, finish."""
+"""Run a job without Airflow: plan, every batch in turn, finish."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from uuid import UUID, uuid4
 
 import psycopg
 
-from venue_analytics.harness import Job, JobSettings, Venue, history
+from venue_analytics.harness import Job, JobSettings, Unit, history
+from venue_analytics.harness.attempts import BatchTry
 from venue_analytics.harness.failures import describe
 from venue_analytics.harness.finish import finish_run
 from venue_analytics.harness.history import PlannedRun, RunKey
 from venue_analytics.harness.interrupts import stopped_by_sigterm
 from venue_analytics.harness.leases import RENEWAL, Holder, LeaseKeeper, Leases
 from venue_analytics.harness.plan import COMMAND_LINE, plan_run
-from venue_analytics.harness.process import process_batch
+from venue_analytics.harness.process import Listener, process_batch
 from venue_analytics.harness.request import RunRequest
 
-#: Called with the number of venues, and with a venue's name and how it ended once it has.
-Tell = Callable[[int, str | None, str], None]
-#: How long a database that restarts is waited for.
+#: Called with the number of units; with the name and outcome of each unit when it ends.
+Show = Callable[[int, str | None, str], None]
+#: How long to wait for a restarting database.
 RESTART = timedelta(seconds=30)
 
 
@@ -33,25 +34,24 @@ def run_job(
     job: Job[Any],
     settings: JobSettings,
     request: RunRequest,
-    tell: Tell,
-    on_wait: Callable[[Venue, str], None] | None = None,
+    show: Show,
+    on_wait: Callable[[Unit, str], None],
 ) -> tuple[PlannedRun, list[str]]:
-    """Run a job over its venues, here and now.
+    """Run a job over its units in this process.
 
-    It is a run of its own, always a first try, and takes nothing over; what fails is not tried
-    again.
+    Each call is a new run with one try per unit; failed units are not retried.
 
     Args:
-        connect: opens a connection of the jobs' role.
-        leases: of the job.
+        connect: opens a connection with the jobs' role.
+        leases: the leases of the job.
         job: the job.
-        settings: of the run.
-        request: what is asked of it; without an as_of, the database's now.
-        tell: is told how it goes.
-        on_wait: is told of a venue that somebody else is at work on.
+        settings: the settings of the run.
+        request: the parameters of the run; the default as_of is the database's now().
+        show: reports progress.
+        on_wait: reports that another process holds a unit.
 
     Returns:
-        The run, and a line for each venue that has not ended well.
+        The run, and a line for each unit that did not end well.
     """
     own = uuid4()
     with connect() as connection:
@@ -69,12 +69,11 @@ def run_job(
                 alone=True,
             )
             batches = history.load_batches(connection, run)
-        venues = sum(len(batch.venues) for batch in batches)
-        tell(venues, None, "")
-
-        def told(venue: Venue, ended: str) -> None:
-            tell(venues, venue.name, ended)
-
+        units = sum(len(batch.units) for batch in batches)
+        show(units, None, "")
+        listener = Listener(
+            on_unit=lambda unit, ended: show(units, unit.name, ended), on_wait=on_wait
+        )
         try:
             for batch in batches:
                 try:
@@ -82,17 +81,14 @@ def run_job(
                         lambda: _connect_patiently(connect),
                         leases,
                         job,
-                        run,
-                        batch,
-                        settings,
-                        on_venue=told,
-                        on_wait=on_wait,
+                        BatchTry.of(job, run, batch),
+                        listener=listener,
                     )
                 except psycopg.OperationalError as error:
-                    tell(venues, batch.label, f"failed: {describe(error)}")
+                    show(units, batch.label, f"failed: {describe(error)}")
                     break
         finally:
-            # an interrupted run ends in history too
+            # end an interrupted run in history too
             with _connect_patiently(connect) as connection:
                 unfinished = finish_run(connection, leases, job, run)
     return run, unfinished
@@ -100,7 +96,7 @@ def run_job(
 
 @contextmanager
 def _alive(leases: Leases, own: UUID) -> Iterator[None]:
-    """Show by a lease of the run's own that it has not died: else the next plan ends it."""
+    """Hold a lease of the run itself, so that no other plan ends the run as dead."""
     with LeaseKeeper(leases, every=RENEWAL) as keeper:
         keeper.take({own: Holder(own, f"{COMMAND_LINE}{own}", -1, 1, datetime.now(UTC), "", own)})
         yield

@@ -1,6 +1,7 @@
-"""The deadline of a run: how long after its interval's start, and who says that it has passed.
+"""The deadline of a run, `deadline_minutes` after the end of its interval.
 
-Airflow's triggerer imports this module and calls `tell_missed`: it imports no Airflow, and little.
+Airflow counts from the start of the interval, so the lengths of a schedule's intervals are needed.
+The triggerer imports this module to call `report_missed`, so it imports little and no Airflow.
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ from croniter import croniter
 
 log = logging.getLogger(__name__)
 
-#: Enough to see weekdays, months and leap years; where clocks change, two nights of a year differ.
+#: Enough to cover weekdays, months and leap years; with clock changes, two nights a year differ.
 MOMENTS_LOOKED_AT = 60
 MOMENTS_WHERE_CLOCKS_CHANGE = 400
 LOOKED_AT = timedelta(days=12 * 366)
-#: From a fixed day on: what Airflow stores of a DAG must not change from parse to parse.
+#: Fixed, so that the DAG that Airflow stores does not change between parses.
 BEGIN, MIDSUMMER = datetime(2026, 1, 1), datetime(2026, 7, 1)  # noqa: DTZ001  any zone's own clock
-#: A schedule with more lengths than this has its deadline in the commonest intervals alone.
+#: A schedule with more lengths than this has a deadline only in the most common intervals.
 MOST_LENGTHS = 8
 
 
 @lru_cache(maxsize=64)
 def interval_lengths(cron: str, timezone: str) -> tuple[timedelta, ...]:
-    """Give the lengths that the intervals between a schedule's moments have, the commonest first.
+    """Return the lengths of a schedule's intervals, the most common first.
 
     Args:
         cron: a valid expression of five fields.
-        timezone: the IANA zone that it is read in.
+        timezone: the IANA zone of the expression.
     """
     zone = ZoneInfo(timezone)
     clocks_change = zone.utcoffset(BEGIN) != zone.utcoffset(MIDSUMMER)
@@ -47,23 +48,26 @@ def interval_lengths(cron: str, timezone: str) -> tuple[timedelta, ...]:
     return tuple(commonest[:MOST_LENGTHS])
 
 
-async def tell_missed(*, job: str, deadline_minutes: int, context: Mapping[str, Any]) -> None:
-    """Log one error line: a scheduled run has not ended well by its deadline.
+async def report_missed(*, job: str, deadline_minutes: int, context: Mapping[str, Any]) -> None:
+    """Log an error: a scheduled run did not end well by its deadline.
 
-    Nothing is said of a run that was queued after its deadline (the first one after unpausing),
-    nor of one that no schedule has made: backfills are of old nights. Called twice, it says the
-    same twice.
+    It ignores:
+
+    - a run queued after its deadline, such as the first one after unpausing;
+    - a run that is not scheduled: backfills, for example, are of old nights.
+
+    If it is called twice, it logs twice.
 
     Args:
-        job: the job.
-        deadline_minutes: how long after the end of its interval a run should have ended.
-        context: Airflow's, with `dag_run` and `deadline`.
+        job: the name of the job.
+        deadline_minutes: the deadline, in minutes after the end of the run's interval.
+        context: Airflow's context, with `dag_run` and `deadline`.
     """
-    run, passed = context["dag_run"], _moment(context["deadline"]["deadline_time"])
+    run, passed = context["dag_run"], _as_datetime(context["deadline"]["deadline_time"])
     if run["run_type"] != "scheduled":
         return
-    deadline = _moment(run["data_interval_end"]) + timedelta(minutes=deadline_minutes)
-    if passed != deadline or _moment(run["queued_at"]) > deadline:
+    deadline = _as_datetime(run["data_interval_end"]) + timedelta(minutes=deadline_minutes)
+    if passed != deadline or _as_datetime(run["queued_at"]) > deadline:
         return
     log.error(
         "%s: run %s has missed its deadline, %s (%d minutes after the end of its interval); "
@@ -83,5 +87,5 @@ def _moments(cron: str, zone: ZoneInfo) -> Iterator[datetime]:
         yield moment.replace(tzinfo=zone).astimezone(UTC)
 
 
-def _moment(value: datetime | str) -> datetime:
+def _as_datetime(value: datetime | str) -> datetime:
     return value if isinstance(value, datetime) else datetime.fromisoformat(value)

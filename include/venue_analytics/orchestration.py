@@ -1,7 +1,7 @@
 """Airflow's side of a job: the one module here that knows Airflow.
 
 A DAG file makes one `AirflowJob` and wires its tasks: plan, the mapped one, finish, and
-`ended_well`. What they do stands here, what a job does stands in the job.
+`ended_well`. This module holds what they do; a job's own package holds what the job does.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
 from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
 
 from venue_analytics.database.connection import DatabaseAddress, connect
-from venue_analytics.deadline import interval_lengths, tell_missed
+from venue_analytics.deadline import interval_lengths, report_missed
 from venue_analytics.harness import (
     AnalyticsError,
     Job,
@@ -41,16 +41,16 @@ from venue_analytics.harness import (
     SettingsError,
     history,
 )
-from venue_analytics.harness.database_errors import in_words
+from venue_analytics.harness.attempts import BatchTry
+from venue_analytics.harness.database_errors import translate_error
 from venue_analytics.harness.finish import finish_run
-from venue_analytics.harness.history import PlannedRun, RunKey
+from venue_analytics.harness.history import Attempt, PlannedRun, RunKey
 from venue_analytics.harness.leases import Leases
 from venue_analytics.harness.plan import plan_run
-from venue_analytics.harness.process import process_batch
+from venue_analytics.harness.process import Listener, process_batch
 from venue_analytics.harness.redis_server import RedisAddress
-from venue_analytics.harness.request import RunRequest
+from venue_analytics.harness.request import RunRequest, parameter_schemas
 from venue_analytics.harness.settings import is_switched_off, read_settings
-from venue_analytics.preview import movements, summed_up
 
 if TYPE_CHECKING:
     import redis
@@ -88,7 +88,7 @@ class Backoff(RetryPolicy):
         max_tries: int,
         context: Any = None,  # noqa: ARG002
     ) -> RetryDecision:
-        """Give delay x 2^retry seconds, up to ten minutes, and of these a random half at least."""
+        """Return delay x 2^retry seconds, ten minutes at most, of these a random half or more."""
         # a clear sets max_tries to the tries so far plus the retries
         retry = max(0, min(try_number - (max_tries - self.retries) - 1, 20))
         seconds = min(self.delay_seconds * 2**retry, self.LONGEST_SECONDS)
@@ -115,7 +115,7 @@ class AirflowJob:
             self.settings = job.settings(enabled=not is_switched_off(text))
 
     def dag_arguments(self, doc: str) -> dict[str, Any]:
-        """Give the arguments of @dag: schedule, deadline, parameters, docs.
+        """Return the arguments of @dag: schedule, deadline, parameters, docs.
 
         Args:
             doc: the DAG file's docstring, its runbook.
@@ -134,7 +134,7 @@ class AirflowJob:
             "deadline": self._deadlines() if settings.enabled and not _is_dags_test() else None,
             "doc_md": fault + doc if self.fault else doc,
             "tags": ["venue-analytics", *(["settings-fault"] if self.fault else [])],
-            "params": _params(),
+            "params": _params(self.job),
             "default_args": {
                 "pool": settings.pool,
                 "retries": settings.retries,
@@ -149,11 +149,11 @@ class AirflowJob:
         """The arguments of the mapped task: its name in the UI, how many at a time."""
         return {
             "map_index_template": "{{ task.op_kwargs['batch']['label'] }}",
-            "max_active_tis_per_dagrun": self.settings.max_parallel_venues,
+            "max_active_tis_per_dagrun": self.settings.max_parallel,
         }
 
     def plan(self, *, finish: str) -> list[dict[str, Any]]:
-        """Settle what this run does; gives the number and label of each batch to map over.
+        """Plan this run; return the number and label of each batch to map over.
 
         Args:
             finish: task id of finish.
@@ -181,7 +181,7 @@ class AirflowJob:
                 return True  # somebody has deleted it
 
         try:
-            request = RunRequest.read(parameters)
+            request = RunRequest.read(parameters, self.job)
             tried = None if request.settings is None else json.dumps(request.settings)
             settings = read_settings(
                 self.job.settings,
@@ -204,39 +204,42 @@ class AirflowJob:
         except AnalyticsError as error:
             _fail(error)
         except psycopg.Error as error:
-            _fail(in_words(error))
+            _fail(translate_error(error))
         return [{"number": batch.number, "label": batch.label} for batch in batches]
 
     def process(self, batch: dict[str, Any]) -> None:
-        """Do one batch: the body of the mapped task.
+        """Process one batch: the body of the mapped task.
 
         Raises:
-            AirflowFailException: venues failed, and a retry cannot help any of them.
-            TaskFailedError: venues failed; the retry does these alone.
+            AirflowFailException: units failed, and a retry cannot help any of them.
+            TaskFailedError: units failed; the retry processes these alone.
         """
         context = get_current_context()
         try:
             with self._connect(self.settings) as connection:
                 run = self._planned(connection)
-                settings = self.job.settings.model_validate_json(json.dumps(run.settings))
                 (planned,) = history.load_batches(connection, run, batch["number"])
-            failures = process_batch(
-                lambda: self._connect(settings),
-                self._leases(),
+            batch_try = BatchTry.of(
                 self.job,
                 run,
                 planned,
-                settings,
                 try_number=context["ti"].try_number,
                 clear_number=context["dag_run"].clear_number or 0,
-                around=_log_group,
+            )
+            failures = process_batch(
+                lambda: self._connect(batch_try.settings),
+                self._leases(),
+                self.job,
+                batch_try,
+                listener=Listener(around=_log_group),
             )
         except AnalyticsError as error:
             _fail(error)
         except psycopg.Error as error:
-            _fail(in_words(error))
+            _fail(translate_error(error))
         if failures:
-            message = f"{len(failures)} of {len(planned.venues)} venues failed: "
+            count = f"{len(failures)} of {len(planned.units)} {self.job.unit.plural}"
+            message = f"{count} failed: "
             message += "; ".join(map(str, failures))
             if all(failure.permanent for failure in failures):
                 raise AirflowFailException(message)
@@ -250,7 +253,7 @@ class AirflowJob:
             process: task id of the mapped task.
 
         Raises:
-            AirflowFailException: plan failed, or a venue has not ended well; each is named.
+            AirflowFailException: plan failed, or a unit has not ended well; each is named.
         """
         context = get_current_context()
         dag_run = context["dag_run"]
@@ -258,47 +261,57 @@ class AirflowJob:
             dag_id=dag_run.dag_id, run_ids=[dag_run.run_id], task_ids=[plan, process]
         )[dag_run.run_id]
         if states.get(plan) != "success":
-            raise AirflowFailException(f"{plan} ended {states.get(plan)}: no venue was done")
+            raise AirflowFailException(f"{plan} ended {states.get(plan)}: nothing was done")
         try:
-            run, unfinished = self._finish(states, process)
+            run, attempts, unfinished = self._finish(states, process)
         except psycopg.Error as error:
-            raise AirflowFailException(f"{in_words(error)}; clear this task") from None
+            raise AirflowFailException(f"{translate_error(error)}; clear this task") from None
         for line in run.left_behind:
-            log.warning("told late: %s", line)
-        if run.dry_run:
-            self._tell_preview(run)
+            log.warning("reported late: %s", line)
+        try:
+            self._log_report(run, attempts)
+        except Exception:
+            log.exception("the report of %s failed; its results are not affected", self.job.name)
         if unfinished:
             lines = "\n".join(f"  {line}" for line in unfinished)
             raise AirflowFailException(f"not ended well ({len(unfinished)}):\n{lines}")
 
-    def _finish(self, states: dict[str, Any], process: str) -> tuple[PlannedRun, list[str]]:
+    def _finish(
+        self, states: dict[str, Any], process: str
+    ) -> tuple[PlannedRun, dict[UUID, Attempt], list[str]]:
         with self._connect(self.settings) as connection:
             run = self._planned(connection)
             numbers = [batch.number for batch in history.load_batches(connection, run)]
             failed = [n for n in numbers if states.get(f"{process}_{n}") != "success"]
-            return run, finish_run(connection, self._leases(), self.job, run, failed_batches=failed)
+            unfinished = finish_run(
+                connection, self._leases(), self.job, run, failed_batches=failed
+            )
+            return run, history.last_attempts(connection, run), unfinished
 
-    def _tell_preview(self, run: PlannedRun) -> None:
-        with self._connect(self.settings) as connection:
-            attempts = history.last_attempts(connection, run).values()
-        log.info("dry run, nothing was written: %s", summed_up(attempts))
-        for one in movements(attempts):
-            log.info("  %s", one)
+    def _log_report(self, run: PlannedRun, attempts: dict[UUID, Attempt]) -> None:
+        shown = history.report_of(self.job, run, attempts)
+        for line in shown.lines:
+            log.info(line)
+        if run.dry_run:
+            log.info("dry run: nothing was written")
+            for table in shown.tables:
+                for row in (table.columns, *table.rows):
+                    log.info("  %s", "  ".join(row))
 
     def _deadlines(self) -> list[DeadlineAlert]:
         """Arm a run with its deadline.
 
         Airflow counts from the interval's start (counted from the moment of queueing, a clear is
         answered with HTTP 500): one alert for each length that the schedule's intervals have, of
-        which `tell_missed` heeds the one that fits the run.
+        which `report_missed` heeds the one that fits the run.
         """
         settings = self.settings
-        told = {"job": self.job.name, "deadline_minutes": settings.deadline_minutes}
+        names = {"job": self.job.name, "deadline_minutes": settings.deadline_minutes}
         return [
             DeadlineAlert(
                 reference=DeadlineReference.DAGRUN_LOGICAL_DATE,
                 interval=length + timedelta(minutes=settings.deadline_minutes),
-                callback=AsyncCallback(tell_missed, kwargs=told),
+                callback=AsyncCallback(report_missed, kwargs=names),
             )
             for length in interval_lengths(settings.cron, settings.timezone)
         ]
@@ -381,7 +394,7 @@ def ended_well() -> EmptyOperator:
     A run is red when one of its leaves fails. Airflow takes a task for a leaf if its direct
     downstream tasks are teardowns that may fail, so it is the kinds of the last two that count:
 
-    - `finish`, a teardown that may fail, leaves the mapped task a leaf: a venue that fails turns
+    - `finish`, a teardown that may fail, leaves the mapped task a leaf: a unit that fails turns
       the run red, though nobody cleared `finish` with it.
     - This one, a teardown that may not fail, is a leaf itself. It waits in vain for a `finish` that
       failed. A task that is no teardown would be skipped when somebody marks the run failed.
@@ -396,7 +409,7 @@ def ended_well() -> EmptyOperator:
 
 @contextmanager
 def _log_group(label: str) -> Iterator[None]:
-    """Fold what is logged of venues that are worked on together, under their names."""
+    """Fold what is logged of units that are processed together, under their names."""
     log.info("::group::%s", label)
     try:
         yield
@@ -413,40 +426,20 @@ def _is_dags_test() -> bool:
     return sys.argv[1:3] == ["dags", "test"]
 
 
-def _params() -> dict[str, Param]:
-    fields = RunRequest.model_fields
-    return {
-        "venues": Param(
-            None,
-            type=["null", "array"],
-            items={"type": "string", "format": "uuid"},
-            title="Venues",
-            description=fields["venues"].description,
-        ),
-        "as_of": Param(
-            None,
-            type=["null", "string"],
-            format="date-time",
-            title="As of",
-            description=fields["as_of"].description,
-        ),
-        "force": Param(
-            False, type="boolean", title="Force", description=fields["force"].description
-        ),
-        "dry_run": Param(
-            False, type="boolean", title="Dry run", description=fields["dry_run"].description
-        ),
-        "settings": Param(
-            None,
-            type=["null", "object"],
-            title="Settings to try",
-            description=fields["settings"].description,
-        ),
-    }
+def _params(job: Job[Any]) -> dict[str, Param]:
+    """Return the fields of the Trigger form."""
+    params = {}
+    for name, schema in parameter_schemas(job).items():
+        kinds = schema.pop("anyOf", None)
+        if kinds is not None:  # a value or null: the form takes a list of types, no alternatives
+            value = next(kind for kind in kinds if kind["type"] != "null")
+            schema |= value | {"type": ["null", value["type"]]}
+        params[name] = Param(schema.pop("default", None), **schema)
+    return params
 
 
 def _as_of(dag_run: Any) -> datetime:
-    """Give what a run is as of; a clear keeps it.
+    """Return what a run is as of; a clear keeps it.
 
     Its interval's end, or, where the interval is none of its own (manual, asset and API runs),
     the moment after which it was to run.
@@ -457,7 +450,7 @@ def _as_of(dag_run: Any) -> datetime:
 
 
 def _deployment() -> UUID:
-    """Name this Airflow among others that share the analytics database."""
+    """Return the id of this Airflow among those that share the analytics database."""
     known = Variable.get(DEPLOYMENT, default=None)
     if known is None:
         known = str(uuid4())

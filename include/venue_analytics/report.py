@@ -1,11 +1,10 @@
-"""What commands found and did, as tables for people."""
+"""Print the results of commands as tables."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -13,29 +12,41 @@ from uuid import UUID
 import psycopg
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Table as RichTable
 
-from venue_analytics.database.statements import statement
-from venue_analytics.harness import Venue, history
+from venue_analytics.harness import (
+    Column,
+    Job,
+    PermanentError,
+    Report,
+    Table,
+    Unit,
+    counted,
+    format_moment,
+    history,
+)
 from venue_analytics.harness.dead_letters import DeadLetter
-from venue_analytics.harness.history import Attempt, AttemptSummary, PlannedRun, RunSummary
-from venue_analytics.harness.request import moment
+from venue_analytics.harness.find_units import ListedVenue
+from venue_analytics.harness.history import (
+    DRY_RUN,
+    Attempt,
+    AttemptSummary,
+    PlannedRun,
+    RunSummary,
+)
 from venue_analytics.harness.tenant import tenant_transaction
-from venue_analytics.harness.venues import ListedVenue
 from venue_analytics.jobs import JOBS
-from venue_analytics.jobs.rfm_scoring.rules import SEGMENT_CODES
-from venue_analytics.preview import counted, movements, summed_up
 
 if TYPE_CHECKING:
     from venue_analytics.database.check_source import SourceReport
     from venue_analytics.database.purchases import LoadReport
 
-#: Columns of figures, set to the right.
+#: Right-aligned columns.
 NUMBERS: tuple[str, ...] = ("No.", "Venues", "Done", "Skipped", "Failed", "Left")
 NUMBERS += ("Seconds", "Written", "Round", "Try", "Token")
-#: Venues that are named when many have the same to say.
+#: The most units named in one note.
 NAMED = 10
-#: How runs and attempts end, as people see it.
+#: The text of each outcome of runs and attempts.
 OUTCOMES = {
     "planned": "[yellow]not finished[/yellow]",
     "running": "[yellow]running[/yellow]",
@@ -43,109 +54,87 @@ OUTCOMES = {
     "skipped": "[yellow]– skipped[/yellow]",
     "failed": "[red]✗ failed[/red]",
 }
-#: Columns of a terminal from which the table shows the work as well as the result.
+#: Width of a terminal, in characters, from which tables show the work as well as the result.
 WIDE = 110
-#: Columns of a terminal that a table with everything there is to say needs.
+#: Width of a terminal, in characters, that a table with all columns needs.
 WIDEST = 160
-#: Segments that fit beside the venues; more have a table of their own.
-SEGMENTS_BESIDE = 4
 
 
 def print_run(console: Console, connection: psycopg.Connection, run: PlannedRun) -> None:
-    """Print a run venue by venue: how many customers, in which segments, worth how much."""
-    venues = [venue for batch in history.load_batches(connection, run) for venue in batch.venues]
+    """Print a run: a table of its units, the job's report, and notes."""
+    job = JOBS[run.job]
+    batches = history.load_batches(connection, run)
+    units = [unit for batch in batches for unit in batch.units]
     attempts = history.last_attempts(connection, run)
     console.print()
-    when = _compared_with(attempts) if run.dry_run else f"as of {moment(run.as_of)}"
-    console.print(f"[bold]{run.job}[/bold] {when}", highlight=False)
-    if not venues:
-        console.print("No venues to do.")
-    elif run.dry_run:
+    when = "dry run" if run.dry_run else f"as of {format_moment(run.as_of)}"
+    asked = "".join(f", {name} {value}" for name, value in run.parameters.items() if value)
+    console.print(f"[bold]{run.job}[/bold] {when}{escape(asked)}", highlight=False)
+    if run.dry_run:
         console.print(f"Settings tried: {_tried(run)}", highlight=False, markup=False)
-        _print_preview(console, venues, attempts)
-    else:
-        console.print(_table(venues, attempts, wide=console.width >= WIDE))
-        if len(_segments(attempts)) > SEGMENTS_BESIDE:
-            console.print(_segment_table(attempts))
-        _print_notes(console, venues, attempts)
+    shown = history.report_of(job, run, attempts)
+    if not units:
+        console.print(f"No {job.unit.plural} to do.")
+    elif not run.dry_run:
+        forgotten = {
+            unit.id
+            for batch in batches
+            if batch.ended_well and not job.keeps_every_success
+            for unit in batch.units
+        }
+        console.print(_table(job, units, attempts, forgotten, shown, console.width >= WIDE))
+    for table in shown.tables:
+        print_table(console, table)
+    for line in shown.lines:
+        console.print(line, highlight=False, markup=False)
+    if run.dry_run:
+        console.print("Nothing was written.")
+    _print_notes(console, units, attempts)
     for line in run.left_behind + run.source_faults:
         console.print(f"[yellow]![/yellow] {escape(line)}", highlight=False)
 
 
-def _compared_with(attempts: Mapping[UUID, Attempt]) -> str:
-    moments = sorted(
-        datetime.fromisoformat(attempt.summary["as_of"])
-        for attempt in attempts.values()
-        if attempt.summary and "as_of" in attempt.summary
-    )
-    stands = ""
-    if moments:
-        later = f" to {moment(moments[-1])}" if moments[-1] > moments[0] else ""
-        stands = f", as of {moment(moments[0])}{later}"
-    return f"dry run: compared with what stands{stands}"
+def print_top(console: Console, connection: psycopg.Connection, run: PlannedRun, rows: int) -> None:
+    """Print the job's top rows for each tenant of a run."""
+    top = JOBS[run.job].top
+    if top is None:
+        raise PermanentError(f"{run.job} has no rows to show with --top")
+    batches = history.load_batches(connection, run)
+    for tenant_id in sorted({unit.tenant_id for batch in batches for unit in batch.units}):
+        with tenant_transaction(connection, tenant_id):
+            table = top(connection, tenant_id, rows)
+        console.print()
+        print_table(console, table)
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table of a job's report."""
+    shown = RichTable(box=None, pad_edge=False, header_style="bold")
+    for name in table.columns:
+        is_number = name in table.numbers
+        shown.add_column(
+            name,
+            justify="right" if is_number else "left",
+            no_wrap=is_number,
+            overflow="fold",
+        )
+    for row in table.rows:
+        shown.add_row(*map(escape, row))
+    console.print(shown)
 
 
 def _tried(run: PlannedRun) -> str:
-    """Write the settings of a run that are not the defaults, as JSON."""
+    """Return the settings of a run that are not the defaults, as JSON."""
     defaults = JOBS[run.job].settings().model_dump(mode="json")
     own = {name: value for name, value in run.settings.items() if value != defaults.get(name)}
     return json.dumps(own, ensure_ascii=False) if own else "the defaults"
 
 
-def _print_preview(console: Console, venues: list[Venue], attempts: Mapping[UUID, Attempt]) -> None:
-    """Print who would move between segments, and what went wrong."""
-    moved = movements(attempts.values())
-    if moved:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("From", "To"):
-            table.add_column(name, overflow="fold")
-        for name in ("Customers", "Spent"):
-            table.add_column(name, justify="right", no_wrap=True)
-        for one in moved:
-            spent = f"{one.spent:,.2f} {one.currency}"
-            table.add_row(one.before, one.after, f"{one.customers:,}", spent)
-        console.print(table)
-    console.print(f"{summed_up(attempts.values())} Dry run: nothing was written.", highlight=False)
-    for venue in sorted(venues, key=lambda venue: venue.name):
-        ended = attempts.get(venue.venue_id)
-        if ended is None or ended.error:
-            why = ended.error if ended and ended.error else "not begun"
-            console.print(f"[red]✗[/red] {escape(venue.name)}: {escape(why)}", highlight=False)
-        elif venue.gone:
-            console.print(
-                f"[yellow]![/yellow] {escape(venue.name)}: gone, its rows would be removed",
-                highlight=False,
-            )
-
-
-def print_best_customers(
-    console: Console, connection: psycopg.Connection, run: PlannedRun, customers: int
-) -> None:
-    """Print, for each tenant of a run, the customers who spent most."""
-    batches = history.load_batches(connection, run)
-    for tenant_id in sorted({venue.tenant_id for batch in batches for venue in batch.venues}):
-        with tenant_transaction(connection, tenant_id):
-            rows = connection.execute(
-                statement(__package__, "best_customers"),
-                {"tenant_id": tenant_id, "customers": customers},
-            ).fetchall()
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("Best customers", "Venue", "Segment"):
-            table.add_column(name, overflow="fold")
-        for name in ("R", "F", "M", "Purchases", "Spent", "Days ago"):
-            table.add_column(name, justify="right")
-        for customer, venue, segment, *figures, spent, days in rows:
-            shown = (*map(str, figures), f"{spent:,.2f}", str(days))
-            table.add_row(escape(customer), escape(venue), segment, *shown)
-        console.print()
-        console.print(table)
-
-
 def print_source(console: Console, report: SourceReport) -> None:
-    """Print what a check of the source found."""
+    """Print the result of a check of the source."""
     if report.adapter:
         console.print(f"Source contract by adapter [bold]{escape(report.adapter)}[/bold]")
-        table = Table(box=None, pad_edge=False, header_style="bold")
+        table = RichTable(box=None, pad_edge=False, header_style="bold")
         table.add_column("View")
         table.add_column("Rows", justify="right")
         for view, rows in report.rows.items():
@@ -166,7 +155,7 @@ def print_source(console: Console, report: SourceReport) -> None:
 
 
 def print_load(console: Console, report: LoadReport, rejects: Path, currency: str) -> None:
-    """Print what a load did, and the first rows that it rejected."""
+    """Print the result of a load, and the first rejected rows."""
     used = ", ".join(f"{role} = {header}" for role, header in report.columns.items())
     if "currency" not in report.columns:
         used += f"; amounts are taken as {currency} (--currency)"
@@ -182,7 +171,7 @@ def print_load(console: Console, report: LoadReport, rejects: Path, currency: st
     )
     if not report.rejected:
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = RichTable(box=None, pad_edge=False, header_style="bold")
     for column in ("Line", "Column", "Value", "Reason"):
         table.add_column(column, justify="right" if column == "Line" else "left", overflow="fold")
     for reject in report.rejects:
@@ -191,130 +180,87 @@ def print_load(console: Console, report: LoadReport, rejects: Path, currency: st
     console.print(table)
     more = report.rejected - len(report.rejects)
     console.print(
-        f"{f'and {more:,} more; ' if more else ''}all rejected rows stand in {rejects.resolve()}",
+        f"{f'and {more:,} more; ' if more else ''}all rejected rows are in {rejects.resolve()}",
         highlight=False,
         markup=False,
     )
 
 
-def _table(venues: list[Venue], attempts: Mapping[UUID, Attempt], *, wide: bool) -> Table:
-    segments = _segments(attempts)
-    if len(segments) > SEGMENTS_BESIDE:
-        segments = []
-    table = Table(box=None, pad_edge=False, header_style="bold", show_footer=True)
-    table.add_column("Venue", footer=counted(len(venues), "venue"), overflow="fold")
-    numbers: dict[str, Any] = {"justify": "right", "no_wrap": True}
-    customers = sum((a.summary or {}).get("customers", 0) for a in attempts.values())
-    table.add_column("Customers", footer=f"{customers:,}", **numbers)
-    for name in segments:
-        table.add_column(name, footer=f"{_in_segment(attempts, name):,}", **numbers)
-    table.add_column("Spent", footer=_revenue(attempts), **numbers)
+def _table(
+    job: Job[Any],
+    units: list[Unit],
+    attempts: Mapping[UUID, Attempt],
+    forgotten: Collection[UUID],
+    report: Report,
+    wide: bool,
+) -> RichTable:
+    table = RichTable(box=None, pad_edge=False, header_style="bold", show_footer=True)
+    table.add_column(job.unit.capitalize(), footer=counted(len(units), job.unit), overflow="fold")
+    columns = [*report.columns]
     if wide:
-        table.add_column("Written", footer=_total(attempts, "rows_written"), **numbers)
-        table.add_column("Unchanged", footer=_total(attempts, "rows_unchanged"), **numbers)
-        table.add_column("Seconds", footer=_seconds(attempts), **numbers)
-    for venue in sorted(venues, key=lambda venue: venue.name):
-        row = _row(venue, attempts.get(venue.venue_id), segments)
-        table.add_row(*row[: len(table.columns)])
+        ended = attempts.values()
+        columns += [
+            _work("Written", attempts, lambda one: one.rows_written or 0),
+            _work("Unchanged", attempts, lambda one: one.rows_unchanged or 0),
+            Column(
+                "Seconds",
+                {one.unit_id: f"{one.seconds or 0:.2f}" for one in ended},
+                f"{sum(one.seconds or 0 for one in ended):.2f}",
+            ),
+        ]
+    for column in columns:
+        table.add_column(column.name, footer=column.total, justify="right", no_wrap=True)
+    for unit in sorted(units, key=lambda unit: unit.name):
+        attempt = attempts.get(unit.id)
+        mark, word = _ended(attempt, is_forgotten=unit.id in forgotten)
+        figures = [column.values.get(unit.id, "") for column in columns]
+        if word and columns:  # the unit has no figures: show the word instead
+            figures = [word, *([""] * (len(columns) - 1))]
+        table.add_row(f"{mark} {escape(unit.name)}", *figures)
     return table
 
 
-def _segment_table(attempts: Mapping[UUID, Attempt]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("Segment")
-    for name in ("Customers", "Venues"):
-        table.add_column(name, justify="right")
-    for name in _segments(attempts):
-        venues = sum(name in _segments_of(attempt) for attempt in attempts.values())
-        table.add_row(name, f"{_in_segment(attempts, name):,}", f"{venues:,}")
-    return table
+def _work(name: str, attempts: Mapping[UUID, Attempt], rows: Callable[[Attempt], int]) -> Column:
+    return Column(
+        name,
+        {unit_id: f"{rows(attempt):,}" for unit_id, attempt in attempts.items()},
+        f"{sum(map(rows, attempts.values())):,}",
+    )
 
 
-def _segments(attempts: Mapping[UUID, Attempt]) -> list[str]:
-    """Name the segments of a run's venues, those of the audited rules first."""
-    names = {name for attempt in attempts.values() for name in _segments_of(attempt)}
-    return sorted(names, key=lambda name: SEGMENT_CODES.get(name, 0))
-
-
-def _in_segment(attempts: Mapping[UUID, Attempt], name: str) -> int:
-    return sum(_segments_of(attempt).get(name, 0) for attempt in attempts.values())
-
-
-def _segments_of(attempt: Attempt) -> dict[str, int]:
-    return (attempt.summary or {}).get("segments") or {}
-
-
-def _row(venue: Venue, attempt: Attempt | None, segments: list[str]) -> list[str]:
+def _ended(attempt: Attempt | None, *, is_forgotten: bool) -> tuple[str, str]:
+    """Return the mark of a unit, and a word if it has no figures to show."""
     if attempt is None:
-        return [f"[red]✗[/red] {escape(venue.name)}", "not begun"]
-    summary = attempt.summary or {}
+        return ("[green]✓[/green]", "done") if is_forgotten else ("[red]✗[/red]", "not begun")
     if attempt.outcome == "running":
-        return [f"[yellow]…[/yellow] {escape(venue.name)}", "running"]
+        return "[yellow]…[/yellow]", "running"
     if attempt.outcome == "failed":
-        return [f"[red]✗[/red] {escape(venue.name)}", "failed"]
+        return "[red]✗[/red]", "failed"
     if attempt.outcome == "skipped":
-        return [f"[yellow]–[/yellow] {escape(venue.name)}", "skipped"]
-    if not summary:
-        return [f"[green]✓[/green] {escape(venue.name)}", "removed"]
-    counts = summary["segments"]
-    spent = f"{Decimal(summary['revenue']):,.2f} {summary['currency'] or '   '}"
-    return [
-        f"[green]✓[/green] {escape(venue.name)}",
-        f"{summary['customers']:,}",
-        *(f"{counts.get(name, 0):,}" for name in segments),
-        spent,
-        f"{attempt.rows_written or 0:,}",
-        f"{attempt.rows_unchanged or 0:,}",
-        f"{attempt.seconds or 0:.2f}",
-    ]
+        return "[yellow]–[/yellow]", "skipped"
+    return "[green]✓[/green]", "removed" if attempt.unit_gone else ""
 
 
-def _print_notes(console: Console, venues: list[Venue], attempts: Mapping[UUID, Attempt]) -> None:
-    left_out: dict[str, int] = {}
-    for attempt in attempts.values():
-        for kind, count in (attempt.left_out or {}).items():
-            left_out[kind] = left_out.get(kind, 0) + count
-    if left_out:
-        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(left_out.items()))
-        console.print(f"Sales that make no purchase: {kinds}", highlight=False)
+def _print_notes(console: Console, units: list[Unit], attempts: Mapping[UUID, Attempt]) -> None:
     reasons: dict[tuple[str, str], list[str]] = {}
-    for venue in sorted(venues, key=lambda venue: venue.name):
-        ended = attempts.get(venue.venue_id)
+    for unit in sorted(units, key=lambda unit: unit.name):
+        ended = attempts.get(unit.id)
         if ended is not None and ended.error:
-            reasons.setdefault(("[red]✗[/red]", ended.error), []).append(venue.name)
-        elif ended is not None and ended.reason:
+            reasons.setdefault(("[red]✗[/red]", ended.error), []).append(unit.name)
+        elif ended is not None and ended.reason and ended.reason != DRY_RUN:
             mark = "" if ended.outcome == "succeeded" else "[yellow]![/yellow]"
-            reasons.setdefault((mark, ended.reason), []).append(venue.name)
+            reasons.setdefault((mark, ended.reason), []).append(unit.name)
     for (mark, reason), names in reasons.items():
         more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
         named = ", ".join(names[:NAMED]) + more
-        told = f"{mark} {escape(named)}: {escape(reason)}"
+        note = f"{mark} {escape(named)}: {escape(reason)}"
         if not mark:
-            told = f"{reason[:1].upper()}{escape(reason[1:])}: {escape(named)}"
-        console.print(told, highlight=False)
-
-
-def _revenue(attempts: Mapping[UUID, Attempt]) -> str:
-    by_currency: dict[str, Decimal] = {}
-    for attempt in attempts.values():
-        summary = attempt.summary or {}
-        if summary.get("currency"):
-            currency = summary["currency"]
-            spent = by_currency.get(currency, Decimal(0)) + Decimal(summary["revenue"])
-            by_currency[currency] = spent
-    return "\n".join(f"{spent:,.2f} {code}" for code, spent in sorted(by_currency.items()))
-
-
-def _total(attempts: Mapping[UUID, Attempt], name: str) -> str:
-    return f"{sum(getattr(attempt, name) or 0 for attempt in attempts.values()):,}"
-
-
-def _seconds(attempts: Mapping[UUID, Attempt]) -> str:
-    return f"{sum(attempt.seconds or 0 for attempt in attempts.values()):.2f}"
+            note = f"{reason[:1].upper()}{escape(reason[1:])}: {escape(named)}"
+        console.print(note, highlight=False)
 
 
 def print_venues(console: Console, venues: list[ListedVenue]) -> None:
-    """Print the source's venues, a row each."""
+    """Print the venues of the source, one row each."""
     if not venues:
         console.print("The source lists no venues.")
         return
@@ -338,7 +284,7 @@ def print_venues(console: Console, venues: list[ListedVenue]) -> None:
 
 
 def print_runs(console: Console, runs: list[RunSummary]) -> None:
-    """Print runs, a row each, the latest first."""
+    """Print runs, one row each, the latest first."""
     if not runs:
         console.print("No runs in history.")
         return
@@ -364,9 +310,9 @@ def print_runs(console: Console, runs: list[RunSummary]) -> None:
 
 
 def print_attempts(console: Console, attempts: list[AttemptSummary]) -> None:
-    """Print attempts at a venue, a row each, the latest first."""
+    """Print attempts at a unit, one row each, the latest first."""
     if not attempts:
-        console.print("No attempt at this venue in history.")
+        console.print("No attempts in history.")
         return
     rows = [
         {
@@ -390,7 +336,7 @@ def print_attempts(console: Console, attempts: list[AttemptSummary]) -> None:
 
 
 def print_letters(console: Console, letters: list[DeadLetter]) -> None:
-    """Print dead letters, a row each."""
+    """Print dead letters, one row each."""
     if not letters:
         console.print("No dead letters.")
         return
@@ -399,9 +345,7 @@ def print_letters(console: Console, letters: list[DeadLetter]) -> None:
             "No.": str(letter.id),
             "State": letter.state,
             "Job": letter.job,
-            "Venue": escape(
-                letter.venue_name + (f", {letter.key}" if letter.kind == "item" else "")
-            ),
+            "About": escape(_about(letter)),
             "As of": _minute(letter.as_of),
             "Failed": f"{letter.attempts}×",
             "Last": _minute(letter.last_failed_at),
@@ -410,32 +354,41 @@ def print_letters(console: Console, letters: list[DeadLetter]) -> None:
         for letter in letters
     ]
     _print_rows(
-        console, rows, wide_only=dict.fromkeys(("Job", "Last"), WIDE), folded=("Venue", "Why")
+        console, rows, wide_only=dict.fromkeys(("Job", "Last"), WIDE), folded=("About", "Why")
     )
     if any(letter.is_open for letter in letters):
         console.print(
-            "Mend the cause, then `dead-letters replay NO`, or clear the failed tasks in Airflow.",
+            "Fix the cause, then `dead-letters replay NO`, or clear the failed tasks in Airflow.",
             highlight=False,
         )
 
 
+def _about(letter: DeadLetter) -> str:
+    parts = (letter.unit_name, letter.key if letter.kind != "unit" else None)
+    return ", ".join(part for part in parts if part)
+
+
 def print_letter(console: Console, letter: DeadLetter, payload: dict[str, Any] | None) -> None:
-    """Print one dead letter whole."""
+    """Print all fields of a dead letter."""
     rows = {
         "Letter": f"{letter.id}, {letter.state}",
         "Job": letter.job,
-        "Venue": f"{letter.venue_name} ({letter.venue_id}), tenant {letter.tenant_id}",
+        "Unit": f"{letter.unit_name} ({letter.unit_id}), tenant {letter.tenant_id}"
+        if letter.unit_id
+        else None,
         "Item": letter.key if letter.kind == "item" else None,
-        "Run": f"{letter.run_id} as of {moment(letter.as_of)}",
-        "Failed": f"{letter.attempts}×, from {moment(letter.first_failed_at)} to "
-        f"{moment(letter.last_failed_at)}",
-        "Ended": moment(letter.ended_at) if letter.ended_at else None,
+        "Action": letter.key if letter.kind == "action" else None,
+        "Message": letter.key if letter.kind == "message" else None,
+        "Run": f"{letter.run_id} as of {format_moment(letter.as_of)}",
+        "Failed": f"{letter.attempts}×, from {format_moment(letter.first_failed_at)} to "
+        f"{format_moment(letter.last_failed_at)}",
+        "Ended": format_moment(letter.ended_at) if letter.ended_at else None,
         "Discarded": f"by {letter.ended_by}: {letter.reason}" if letter.ended_by else None,
         "Why": letter.error,
         "Error": letter.error_type,
         "Payload": json.dumps(payload, indent=2, default=str) if payload is not None else None,
     }
-    table = Table(box=None, pad_edge=False, show_header=False)
+    table = RichTable(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in rows.items():
@@ -453,9 +406,9 @@ def _print_rows(
     wide_only: Mapping[str, int],
     folded: tuple[str, ...],
 ) -> None:
-    """Print rows of the same columns; a narrow terminal gets fewer, and none of them is cut."""
+    """Print rows as a table; a narrow terminal shows fewer columns, but cuts none."""
     hidden = {name for name, width in wide_only.items() if console.width < width}
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = RichTable(box=None, pad_edge=False, header_style="bold")
     for name in rows[0]:
         if name not in hidden:
             is_number = name in NUMBERS

@@ -1,6 +1,6 @@
-"""The reference of every setting, docs/settings.md, generated from the models.
+"""Generate docs/settings.md, the reference of every setting, from the models.
 
-`python -m venue_analytics.settings_reference` (or `make docs`) regenerates it.
+Run `python -m venue_analytics.settings_reference` (or `make docs`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from venue_analytics.harness import JobSettings
+from venue_analytics.harness import JobSettings, TenantSettings, VenueSettings
 from venue_analytics.jobs import JOBS
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
@@ -67,30 +67,35 @@ together with those it shares with the others, must be valid:
 
 
 def reference() -> str:
-    """Give the page: what all jobs have in common, then a table a job."""
-    common = _fields(JobSettings)
-    parts = [INTRODUCTION, "## Common to all jobs\n", *_table(common)]
+    """Return the page: a table of the common settings, then a table per job."""
+    parts = [INTRODUCTION]
+    common: dict[type[JobSettings], dict[str, Any]] = {}
+    for model in (VenueSettings, TenantSettings):
+        if any(issubclass(job.settings, model) for job in JOBS.values()):
+            common[model] = _fields(model)
+            parts += [f"## Common to all jobs by {model.UNIT}\n", *_table(common[model])]
     for job in JOBS.values():
         fields = _fields(job.settings)
+        shared = next(of for model, of in common.items() if issubclass(job.settings, model))
         parts.append(f"\n## {job.name}\n")
-        if other := [n for n in common if fields[n]["default"] != common[n]["default"]]:
+        if other := [n for n in shared if fields[n]["default"] != shared[n]["default"]]:
             defaults = ", ".join(f"`{n}` = `{json.dumps(fields[n]['default'])}`" for n in other)
             parts.append(f"Its own defaults of the common settings: {defaults}.\n")
-        parts += _table({n: field for n, field in fields.items() if n not in common})
+        parts += _table({n: field for n, field in fields.items() if n not in shared})
     return "\n".join(parts) + "\n"
 
 
 def allowed(field: Mapping[str, Any]) -> str:
-    """Say what a setting may be: what its model says, else what follows from type and bounds.
+    """Return a setting's range: `allowed` of its model, else what follows from type and bounds.
 
     Args:
         field: its JSON schema.
 
     Raises:
-        ValueError: none of these says.
+        ValueError: the schema has neither.
     """
-    if said := field.get("allowed"):
-        return str(said)
+    if text := field.get("allowed"):
+        return str(text)
     if alternatives := field.get("anyOf"):
         return ", or ".join(allowed(alternative) for alternative in alternatives)
     match field:
@@ -104,7 +109,7 @@ def allowed(field: Mapping[str, Any]) -> str:
             return f"{least} to {most}"
         case {"minLength": least, "maxLength": most}:
             return f"{least} to {most} characters"
-    raise ValueError(f"setting {field}: needs bounds on both sides, or a mark that says 'allowed'")
+    raise ValueError(f"setting {field}: needs bounds on both sides, or 'allowed' in its schema")
 
 
 def _fields(settings: type[JobSettings]) -> dict[str, dict[str, Any]]:
@@ -121,7 +126,7 @@ def _table(fields: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
             field["unit"],
             f"`{json.dumps(field['default'])}`",
             allowed(field),
-            "yes" if field.get("per_venue") else "",
+            "yes" if field.get("per_unit") else "",
             field["description"],
         )
         yield f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"

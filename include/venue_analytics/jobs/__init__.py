@@ -1,10 +1,29 @@
-"""The jobs: what happens to one venue."""
+"""The jobs. Each is a package in this folder that defines `JOB`."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 from venue_analytics.harness import Job
-from venue_analytics.jobs.rfm_scoring import RFM_SCORING
 
-JOBS: dict[str, Job[Any]] = {job.name: job for job in (RFM_SCORING,)}
 
-__all__ = ["JOBS", "RFM_SCORING"]
+class _Jobs(Mapping[str, Job[Any]]):
+    """The jobs by name; each is imported at its first lookup."""
+
+    def __getitem__(self, name: str) -> Job[Any]:
+        if not any(name == known for known in self):
+            raise KeyError(name)
+        job: Job[Any] = import_module(f"{__name__}.{name}").JOB
+        return job
+
+    def __iter__(self) -> Iterator[str]:
+        return (module.name for module in iter_modules(__path__) if module.ispkg)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+JOBS = _Jobs()

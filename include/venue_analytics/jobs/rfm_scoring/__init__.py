@@ -1,14 +1,16 @@
-"""RFM scoring: each venue's customers by recency, frequency and monetary value."""
+"""Score each venue's customers by recency, frequency and monetary value."""
 
-from venue_analytics.harness import Grouped, Job
-from venue_analytics.jobs.rfm_scoring import score
+from venue_analytics.harness import Grouped, Job, Preview
+from venue_analytics.jobs.rfm_scoring import report, score
 from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
 
-RFM_SCORING = Job(
+JOB = Job(
     name="rfm_scoring",
     settings=RfmScoringSettings,
-    steps=(Grouped(score.score_venues),),
+    steps={"score": Grouped(score.score_venues)},
     remove=score.remove,
-    venues_held=score.venues_held,
-    preview=score.preview_venue,
+    units_held=score.venues_held,
+    preview=Preview(score.preview_venue, report.report_preview),
+    report=report.report,
+    top=score.best_customers,
 )

@@ -1,6 +1,7 @@
-"""The two rule sets, brought to one form: `score.sql` looks up and compares, and knows neither.
+"""Convert either rule set to the parameters of `score.sql`, which knows neither.
 
-The segment of each triple of scores stands in a table; churn risk is bounds of time and purchases.
+The segments are a table with one entry per triple of scores. Churn risk is a set of bounds of time
+and purchases.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
 
-#: As in the SQL function rfm_segment_name(), in the order in which people are shown them.
+#: The codes of the SQL function rfm_segment_name(), in the order of reports.
 SEGMENT_CODES = {
     "VIP": 1,
     "Regular": 2,
@@ -34,9 +35,9 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 def bound_names(settings: RfmScoringSettings, as_of: datetime) -> dict[str, Any]:
-    """Return thresholds and rules under the names that score.sql binds; bounds are rising.
+    """Return thresholds and rules under the names that score.sql binds; bounds are ascending.
 
-    Days become the first moment since which so many whole days, or fewer, have passed.
+    A number of days becomes the earliest moment that is at most so many whole days before as_of.
     """
 
     def within(days: int) -> str:
@@ -74,10 +75,10 @@ def segments(settings: RfmScoringSettings) -> list[str]:
 
 
 def churn_risks(settings: RfmScoringSettings) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return when churn risk is high, and when medium: after so many days, from so many purchases.
+    """Return the bounds of high and of medium churn risk: (after days, minimum purchases) each.
 
-    By the standard rules it is high for R <= 2 and F >= 3, and medium for R <= 3: R > 2 means so
-    many days at the most, and F >= 3 so many purchases at the least.
+    By the standard rules it is high for R <= 2 and F >= 3, and medium for R <= 3. R <= 2 means more
+    than recency_days[2] days, and F >= 3 at least frequency_purchases[2] purchases.
     """
     if settings.rule_set == "standard":
         days, purchases = settings.recency_days, settings.frequency_purchases
@@ -89,9 +90,10 @@ def churn_risks(settings: RfmScoringSettings) -> tuple[tuple[int, int], tuple[in
 
 
 def segment(settings: RfmScoringSettings, r: int, f: int, m: int, is_long_gone: bool) -> str:
-    """Return the segment of recency, frequency and monetary score: the first whose rule holds.
+    """Return the segment for recency, frequency and monetary score: the first whose rule holds.
 
-    Long gone is who bought last more than `at_risk_max_days` ago; the standard rules do not ask.
+    A customer is long gone if the last purchase was more than `at_risk_max_days` ago. The standard
+    rules ignore that.
     """
     total = r + f + m
     audited = (

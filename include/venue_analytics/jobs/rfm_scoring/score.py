@@ -1,4 +1,4 @@
-"""What happens to venues: score their customers, note who moved, summarize their segments."""
+"""Score the customers of venues, record changes of segment, and summarize the segments."""
 
 from __future__ import annotations
 
@@ -14,13 +14,20 @@ from psycopg.rows import namedtuple_row
 from psycopg.types.json import Jsonb
 
 from venue_analytics.database.statements import statement
-from venue_analytics.harness import GroupRun, TransientError, Venue, VenueResult, VenueRun
+from venue_analytics.harness import (
+    GroupRun,
+    Table,
+    TransientError,
+    Unit,
+    UnitResult,
+    UnitRun,
+)
 from venue_analytics.jobs.rfm_scoring.rules import bound_names
 from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
 
-#: Venues that take no longer, all together, share a plan: making one takes ten milliseconds.
+#: A group of venues that is expected to take less uses a generic plan: planning alone takes 10 ms.
 TINY_SECONDS = 0.05
-#: All that is kept of a venue.
+#: The tables with rows of a venue.
 TABLES = (
     "customer_rfm_state",
     "customer_segments",
@@ -28,35 +35,35 @@ TABLES = (
     "venue_rfm_rules",
     "venue_rfm_state",
 )
-#: Runs a statement by the name of its file; returns its rows.
+#: Runs a statement by the name of its file, and returns its rows.
 Query = Callable[..., list[Any]]
 
 
-def score_venues(run: GroupRun[RfmScoringSettings]) -> dict[UUID, VenueResult]:
-    """Bring the scores of a tenant's venues to as_of: build them anew, write what differs.
+def score_venues(run: GroupRun[RfmScoringSettings]) -> dict[UUID, UnitResult]:
+    """Score the customers of a tenant's venues as of as_of; write only rows that differ.
 
     Raises:
-        TransientError: the source is not loaded up to as_of yet, or a venue's scores are another
-            tenant's.
+        TransientError: the source is not loaded up to as_of yet, or a venue's scores belong to
+            another tenant.
     """
-    is_tiny = sum(venue.expected_seconds or 1 for venue in run.venues) < TINY_SECONDS
+    is_tiny = sum(venue.expected_seconds or 1 for venue in run.units) < TINY_SECONDS
     if is_tiny:
         run.connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
     query = partial(_query, run.connection, run.tenant_id, prepare=is_tiny)
-    venue_ids = [venue.venue_id for venue in run.venues]
+    venue_ids = [venue.id for venue in run.units]
     _refuse_stale_source(query, run.tenant_id, run.as_of)
     query("claim_venues", venue_ids=venue_ids)
-    scored = {one.venue_id: one for one in _score(query, run.venues, run.settings, run.as_of)}
-    for venue in run.venues:
-        if venue.venue_id not in scored:
+    scored = {one.venue_id: one for one in _score(query, run.units, run.settings, run.as_of)}
+    for venue in run.units:
+        if venue.id not in scored:
             raise TransientError(
-                f"the scores of venue {venue.name} ({venue.venue_id}) belong to another tenant "
-                f"than {run.tenant_id}, under which the source has it",
-                venue_id=venue.venue_id,
+                f"the scores of venue {venue.name} ({venue.id}) belong to another tenant; "
+                f"in the source its tenant is {run.tenant_id}",
+                unit_id=venue.id,
             )
     query("forget_erased", venue_ids=venue_ids)
     return {
-        venue_id: VenueResult(
+        venue_id: UnitResult(
             rows_read=one.sales,
             rows_written=one.written,
             rows_unchanged=one.population - one.written,
@@ -73,21 +80,21 @@ def score_venues(run: GroupRun[RfmScoringSettings]) -> dict[UUID, VenueResult]:
     }
 
 
-def preview_venue(run: VenueRun[RfmScoringSettings]) -> VenueResult:
-    """Say who would move between segments if these settings held; write nothing.
+def preview_venue(run: UnitRun[RfmScoringSettings]) -> UnitResult:
+    """Return the movements between segments that these settings would cause; write nothing.
 
-    Compares with the scores that stand, as of their own moment: nobody moves for age.
+    The result is as of the same moment as the current scores, so that no customer moves by age.
 
     Raises:
         TransientError: the source is not loaded up to that moment.
     """
-    tenant_id = run.venue.tenant_id
+    tenant_id = run.unit.tenant_id
     query = partial(_query, run.connection, tenant_id)
-    standing = next(iter(query("standing", venue_id=run.venue.venue_id)), None)
+    standing = next(iter(query("standing", venue_id=run.unit.id)), None)
     as_of = (standing and standing.as_of) or run.as_of
     _refuse_stale_source(query, tenant_id, as_of)
-    (one,) = _score(query, [run.venue], run.settings, as_of, dry_run=True)
-    return VenueResult(
+    (one,) = _score(query, [run.unit], run.settings, as_of, dry_run=True)
+    return UnitResult(
         rows_read=one.sales,
         rows_unchanged=one.population,
         left_out=one.left_out,
@@ -95,15 +102,28 @@ def preview_venue(run: VenueRun[RfmScoringSettings]) -> VenueResult:
             "customers": one.shown_before_or_after,
             "movements": one.movements,
             "currency": one.currency,
-            # whoever leaves is counted with what stands, which is in this one
+            # of customers who would no longer count: their spend is that of the current scores
             "currency_before": standing and standing.currency,
             "as_of": as_of.isoformat(),
         },
     )
 
 
+def best_customers(connection: psycopg.Connection, tenant_id: UUID, customers: int) -> Table:
+    """Return a table of the tenant's customers who spent most."""
+    rows = _query(connection, tenant_id, "best_customers", customers=customers)
+    return Table(
+        ("Best customers", "Venue", "Segment", "R", "F", "M", "Purchases", "Spent", "Days ago"),
+        [
+            (*map(str, row[:7]), f"{row.total_spent:,.2f}", str(row.days_since_last_purchase))
+            for row in rows
+        ],
+        numbers=("R", "F", "M", "Purchases", "Spent", "Days ago"),
+    )
+
+
 def remove(connection: psycopg.Connection, tenant_id: UUID, venue_id: UUID) -> int:
-    """Delete all that is kept of a venue; return the number of customers' rows."""
+    """Delete all rows of a venue; return the number of deleted customers."""
     text = sql.SQL("DELETE FROM public.{} WHERE venue_id = %s AND tenant_id = %s")
     removed = {
         table: connection.execute(text.format(sql.Identifier(table)), [venue_id, tenant_id])
@@ -119,7 +139,7 @@ def venues_held(connection: psycopg.Connection, tenant_id: UUID) -> list[UUID]:
 
 def _score(
     query: Query,
-    venues: Sequence[Venue],
+    venues: Sequence[Unit],
     settings: RfmScoringSettings,
     as_of: datetime,
     *,
@@ -128,7 +148,7 @@ def _score(
     return query(
         "score",
         as_of=as_of,
-        venue_ids=[venue.venue_id for venue in venues],
+        venue_ids=[venue.id for venue in venues],
         currencies=[settings.currency or venue.currency for venue in venues],
         rules_hash=settings.rules_hash(),
         rules=Jsonb(settings.rules_as_json()),
@@ -141,7 +161,7 @@ def _refuse_stale_source(query: Query, tenant_id: UUID, as_of: datetime) -> None
     through = next((row.loaded_through for row in query("loaded_through")), None)
     if through is None or through < as_of:
         raise TransientError(
-            f"the source of tenant {tenant_id} is loaded through {through}, and as_of is {as_of}: "
+            f"the source of tenant {tenant_id} is loaded through {through}, but as_of is {as_of}: "
             "scores would miss the orders between"
         )
 

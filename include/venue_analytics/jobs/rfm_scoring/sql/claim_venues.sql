@@ -1,4 +1,4 @@
--- No rows: makes the state of venues that have none yet.
+-- No rows: inserts the state of venues that have none yet.
 INSERT INTO public.venue_rfm_state (venue_id, tenant_id)
 SELECT v.venue_id, %(tenant_id)s
 FROM unnest(%(venue_ids)s::uuid[]) AS v (venue_id)

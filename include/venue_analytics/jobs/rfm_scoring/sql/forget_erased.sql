@@ -1,4 +1,4 @@
--- No rows: of erased customers, no trace stays.
+-- No rows: deletes the recorded changes of erased customers.
 DELETE FROM public.customer_segment_change AS c
 USING source.customers AS e
 WHERE

@@ -1,11 +1,11 @@
--- One row a venue of the tenant's: what scoring it read, wrote, removed and left out, its segments,
--- and who moved. The venues are under the same rules. Everybody is built from the source; only rows
--- that differ are written.
+-- One row per venue of the tenant: what scoring it read, wrote, removed and left out, its segments
+-- and its movements. All venues have the same rules. Every customer is computed from the source;
+-- only rows that differ are written.
 WITH standing AS MATERIALIZED (
     SELECT
         g.venue_id, g.currency, v.main_currency,
         r.rules_hash AS rules_hash_before, r.currency AS currency_before
-    -- the currency that is to count, where settings or source say
+    -- g.currency: the one that settings or source set; null if neither does
     FROM unnest(%(venue_ids)s::uuid[], %(currencies)s::text[]) AS g (venue_id, currency)
     LEFT JOIN public.venue_rfm_state AS v
         ON g.venue_id = v.venue_id AND v.tenant_id = %(tenant_id)s
@@ -20,8 +20,8 @@ WITH standing AS MATERIALIZED (
     WHERE v.venue_id IS NOT NULL OR %(dry_run)s
 ),
 
--- Of the whole tenant: a refund is found by its order, not by a venue. A negative one takes nothing
--- back, and none is more than the largest amount.
+-- Refunds of the whole tenant, because a refund is matched by its order, not by its venue. Amounts
+-- are clamped: a negative one refunds nothing, and none exceeds the largest amount of an order.
 refunded AS MATERIALIZED (
     SELECT
         r.order_id,
@@ -33,8 +33,8 @@ refunded AS MATERIALIZED (
     GROUP BY r.order_id
 ),
 
--- The join is FULL because that one is never a nested loop: the planner's guess at the number of
--- refunds is far too low (measured on 150,000 orders of a venue: 70 s instead of 1 s).
+-- A FULL join, because PostgreSQL never runs it as a nested loop: the planner's estimate of the
+-- number of refunds is far too low (measured on a venue's 150,000 orders: 70 s instead of 1 s).
 order_of_venue AS (
     SELECT
         o.*,
@@ -51,14 +51,14 @@ order_of_venue AS (
             AND (
                 %(since)s::timestamptz IS NULL
                 OR coalesce(o.ordered_at >= %(since)s, TRUE)
-                -- a venue's main currency is that of all its sales
+                -- the first build needs all sales of a venue for its main currency
                 OR (SELECT bool_or(s.main_currency IS NULL) FROM standing AS s)
             )
     ) AS o
     FULL JOIN refunded AS r ON o.order_id = r.order_id
 ),
 
--- A sale is a purchase unless something leaves it out; what stands first is said.
+-- A sale is a purchase unless one of these reasons leaves it out; the first one is reported.
 sale AS (
     SELECT
         o.venue_id, o.customer_id, o.ordered_at, o.currency, o.amount_cents, o.refunded_cents,
@@ -90,7 +90,7 @@ by_currency AS MATERIALIZED (
     GROUP BY s.venue_id, s.customer_id, s.currency, s.left_out
 ),
 
--- The currency of most of a venue's sales (of equals, the first by name).
+-- The currency of most of a venue's sales; on a tie, the first by name.
 main_currency AS (
     SELECT DISTINCT ON (c.venue_id) c.venue_id, c.currency
     FROM by_currency AS c
@@ -104,7 +104,7 @@ main_currency AS (
 venue AS MATERIALIZED (
     SELECT
         v.*,
-        -- nobody moves at the first build; a change of rules or currency says nothing of customers
+        -- a first build has no movements; a change of rules or currency is not a movement
         v.rules_hash_before IS NULL AND NOT %(dry_run)s AS is_first,
         v.has_other_rules OR coalesce(v.currency_before <> v.currency, FALSE) AS by_rules,
         (v.has_other_rules OR v.currency_before IS DISTINCT FROM v.currency) AS rules_are_new
@@ -119,8 +119,8 @@ venue AS MATERIALIZED (
     ) AS v
 ),
 
--- LEFT joins, and a boolean to filter by, keep the planner's guesses near the truth: with few
--- customers expected, all that follows were nested loops. A venue of another tenant counts nothing.
+-- LEFT joins and a boolean filter keep the planner's estimates realistic. If it expects few
+-- customers, every later join becomes a nested loop. A venue of another tenant counts no sales.
 customer_sale AS MATERIALIZED (
     SELECT s.*, s.left_out IS NULL AS is_counted
     FROM (
@@ -140,8 +140,8 @@ customer_sale AS MATERIALIZED (
     ) AS s
 ),
 
--- The population of the percentiles: every customer but the erased. A customer's row of this
--- tenant says whether it is deleted; a row that belongs to no tenant says so where there is none.
+-- The population of the percentiles: all customers except the erased. `deleted` comes from the
+-- customer's row of this tenant, or if there is none, from its row without tenant.
 customer AS MATERIALIZED (
     SELECT
         p.venue_id, p.customer_id, p.sales::integer AS purchases, p.spent_cents,
@@ -158,8 +158,8 @@ customer AS MATERIALIZED (
         AND coalesce(everybodys.erased, FALSE) IS FALSE
 ),
 
--- So many percent of n customers spent strictly less than whoever spent more than the
--- ceil(n x percent / 100)th of them: whole numbers throughout.
+-- At least p percent of n customers spent strictly less than a customer does who spent more than
+-- the ceil(n x p / 100)th of them, in ascending order. Integer arithmetic only.
 cut AS MATERIALIZED (
     SELECT
         s.venue_id,
@@ -176,7 +176,7 @@ cut AS MATERIALIZED (
     ) AS s
 ),
 
--- One point, and one for each bound that is reached.
+-- A score is 1, plus 1 for each bound that is reached.
 scored AS (
     SELECT
         c.*,
@@ -189,8 +189,8 @@ scored AS (
     OFFSET 0
 ),
 
--- Codes as in rfm_segment_name() and rfm_churn_risk_name(). The segments are a table: of each
--- triple of scores, for customers who are not long gone; then of each, for those who are.
+-- Codes as in rfm_segment_name() and rfm_churn_risk_name(). The array of segments has 125 entries,
+-- one per triple of scores, for customers who are not long gone, then 125 for those who are.
 segmented AS (
     SELECT
         s.*,
@@ -210,7 +210,8 @@ segmented AS (
     FROM scored AS s
 ),
 
--- What was noted at this as_of or later is overwritten: before it, the segments were these.
+-- Changes recorded at this as_of or later are overwritten. previous_segment is the segment before
+-- the first of them.
 undone AS (
     SELECT
         c.venue_id, c.customer_id,
@@ -231,8 +232,8 @@ before AS (
     WHERE c.venue_id = any(%(venue_ids)s::uuid[]) AND c.tenant_id = %(tenant_id)s
 ),
 
--- FULL joins, because those are never nested loops: guessing a few rows on both sides, the planner
--- made one of what stands and what is new (30,000 customers: 108 s instead of 2 s).
+-- FULL joins, because PostgreSQL never runs them as nested loops: with estimates of a few rows on
+-- both sides, the planner chose one (30,000 customers: 108 s instead of 2 s).
 compared AS MATERIALIZED (
     SELECT
         coalesce(s.venue_id, b.venue_id, u.venue_id) AS venue_id,
@@ -246,7 +247,7 @@ compared AS MATERIALIZED (
         END AS previous_segment,
         b.spent_cents AS previous_spent_cents,
         u.later, u.tonights,
-        -- where its row is, if there is nobody for it any more
+        -- the place of a row whose customer no longer counts
         CASE WHEN s.customer_id IS NULL THEN b.place END AS gone,
         s.customer_id IS NOT NULL AND b.customer_id IS NULL AS is_new,
         s.customer_id IS NOT NULL AND b.customer_id IS NOT NULL AND (
@@ -268,8 +269,8 @@ compared AS MATERIALIZED (
             AND coalesce(s.customer_id, b.customer_id) = u.customer_id
 ),
 
--- Rows are deleted by their place, which is never a nested loop. Nobody else changes them: whoever
--- does a venue holds its fence.
+-- Delete by ctid, because that is never a nested loop. It is safe: the fence lock of the venue
+-- keeps every other process from changing these rows.
 removed AS (
     DELETE FROM public.customer_rfm_state AS old
     WHERE
@@ -278,7 +279,7 @@ removed AS (
         AND NOT %(dry_run)s
 ),
 
--- ON CONFLICT costs a first build a third of its writing, so that new rows go without.
+-- New rows are inserted without ON CONFLICT, which would take a third of a first build's writing.
 inserted AS (
     INSERT INTO public.customer_rfm_state (
         venue_id, customer_id, tenant_id, created_at,
@@ -291,11 +292,11 @@ inserted AS (
         c.frequency_score, c.monetary_score, c.segment, c.churn_risk, c.known
     FROM compared AS c
     WHERE c.is_new AND NOT %(dry_run)s
-    -- so that a venue's rows lie side by side
+    -- so that a venue's rows are adjacent on disk
     ORDER BY c.venue_id, c.customer_id
 ),
 
--- A lookup for each row, which a join's plan need not be.
+-- An upsert looks up each row by its key; an UPDATE with a join depends on the join's plan.
 changed AS (
     INSERT INTO public.customer_rfm_state (
         venue_id, customer_id, tenant_id, created_at,
@@ -347,7 +348,7 @@ noted AS (
     )
     SELECT
         m.venue_id, m.customer_id, %(as_of)s, %(tenant_id)s, m.previous_segment, m.shown_segment,
-        -- of this night; whoever has left has spent nothing that counts
+        -- as of this night; a customer who has left has no spend that counts
         coalesce(m.spent_cents, 0),
         m.by_rules
     FROM moved AS m
@@ -377,7 +378,7 @@ figures AS (
     GROUP BY c.venue_id, c.shown_segment
 ),
 
--- A row for each segment of the rules in force, empty ones too, and none of others.
+-- One row per segment of the rules in force, including empty ones.
 segment AS MATERIALIZED (
     SELECT
         v.venue_id,
@@ -422,8 +423,8 @@ summarized AS (
         WHERE customer_segments.* IS DISTINCT FROM excluded.*
 ),
 
--- From this as_of on, customers are segmented by these rules, where they are new; rules that came
--- in force later, or now and are not new, are overwritten.
+-- New rules apply from this as_of on. Rules recorded at a later as_of are deleted, and so are those
+-- of this as_of if the rules are not new.
 other_rules AS (
     DELETE FROM public.venue_rfm_rules AS r
     USING venue AS v
@@ -445,7 +446,7 @@ new_rules AS (
         WHERE venue_rfm_rules.* IS DISTINCT FROM excluded.*
 ),
 
--- All that only ages with as_of reads from here.
+-- The views compute every age from this as_of.
 state AS (
     UPDATE public.venue_rfm_state AS s
     SET (as_of, currency, main_currency) = (%(as_of)s, v.currency, v.main_currency)
@@ -457,8 +458,8 @@ state AS (
         AND NOT %(dry_run)s
 ),
 
--- What is told of each venue; MATERIALIZED, so that no nested loop counts anew for each.
-told AS MATERIALIZED (
+-- The totals of each venue. MATERIALIZED, so that no nested loop computes them again per venue.
+totals AS MATERIALIZED (
     SELECT
         c.venue_id,
         count(*) FILTER (WHERE c.gone IS NULL AND c.purchases IS NOT NULL) AS population,
@@ -471,7 +472,7 @@ told AS MATERIALIZED (
     GROUP BY c.venue_id
 ),
 
-looked_at AS MATERIALIZED (
+sales_read AS MATERIALIZED (
     SELECT
         k.venue_id,
         sum(k.sales)::bigint AS sales,
@@ -521,7 +522,7 @@ SELECT
     g.revenue,
     coalesce(m.movements, '[]') AS movements
 FROM venue AS v
-LEFT JOIN looked_at AS r ON v.venue_id = r.venue_id
-LEFT JOIN told AS t ON v.venue_id = t.venue_id
+LEFT JOIN sales_read AS r ON v.venue_id = r.venue_id
+LEFT JOIN totals AS t ON v.venue_id = t.venue_id
 LEFT JOIN movement AS m ON v.venue_id = m.venue_id
 LEFT JOIN segments AS g ON v.venue_id = g.venue_id;

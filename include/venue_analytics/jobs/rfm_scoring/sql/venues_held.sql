@@ -1,4 +1,4 @@
--- One row a venue of a tenant that has scores.
+-- One row per venue of a tenant that has scores.
 SELECT v.venue_id
 FROM public.venue_rfm_state AS v
 WHERE v.tenant_id = %(tenant_id)s;

@@ -1,4 +1,4 @@
--- One row a customer of a tenant, those who spent most first; known by the source's own id.
+-- One row per customer of a tenant, under the source's own id; the highest spend first.
 SELECT
     k.external_id,
     v.name AS venue,
