@@ -58,12 +58,12 @@ lock: ## resolve requirements*.txt into requirements.lock
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip --quiet --disable-pip-version-check install uv==0.13.9; }
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header requirements-dev.txt --output-file requirements.lock
 
-# DATA=orders.csv scores your own purchases (as of AS_OF=2026-03-01; ARGS='--venue-column Hall' and
+# DATA=orders.csv runs the jobs on your own purchases (as of AS_OF=2026-03-01; ARGS='--venue-column Hall' and
 # the other options of load-orders); SCALE=10 makes a bigger demo; UI=0 ends when the run has.
 DATASET = $(if $(DATA),--data '$(DATA)')
 SCALED = $(if $(SCALE),--scale '$(SCALE)')
 
-run: $(VENV)/.installed ## score the demo, or DATA=orders.csv [AS_OF= ARGS=]; serve the UI (UI=0: do not) [SCALE=]
+run: $(VENV)/.installed ## run every job on the demo, or on DATA=orders.csv [AS_OF= ARGS=]; serve the UI (UI=0: do not) [SCALE=]
 	@$(DEMO) run $(DATASET) $(SCALED) $(if $(AS_OF),--as-of '$(AS_OF)') $(if $(filter 0,$(UI)),--no-ui) $(ARGS)
 
 up: $(VENV)/.installed ## serve the Airflow UI without making a run

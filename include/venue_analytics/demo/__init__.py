@@ -1,1 +1,1 @@
-"""A whole system on one machine: embedded servers, Airflow, and a synthetic ticketing platform."""
+"""A complete system on one machine: embedded servers, Airflow and a synthetic platform."""

@@ -1,4 +1,4 @@
-"""The demo's commands, which `make run`, `up`, `down`, `clean` and `psql` call."""
+"""The demo's commands, called by `make run`, `up`, `down`, `clean` and `psql`."""
 
 import sys
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ OTHER_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app = typer.Typer(
     name="venue_analytics.demo",
-    help="A whole system on this machine: PostgreSQL, Valkey, Airflow and a platform's data.",
+    help="Run a complete system on this machine: PostgreSQL, Valkey, Airflow and sample data.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,9 +28,9 @@ app = typer.Typer(
 
 Data = Annotated[
     Path | None,
-    typer.Option(help="A CSV file of your own purchases.", exists=True, dir_okay=False),
+    typer.Option(help="A CSV file of purchases.", exists=True, dir_okay=False),
 ]
-AsOf = Annotated[str | None, typer.Option(help="Score your purchases as of this moment (ISO).")]
+AsOf = Annotated[str | None, typer.Option(help="Run as of this moment (ISO).")]
 Scale = Annotated[float, typer.Option(help="Size of the synthetic platform.", min=0.01)]
 
 
@@ -40,18 +40,18 @@ def run(
     data: Data = None,
     as_of: AsOf = None,
     scale: Scale = 1,
-    ui: Annotated[bool, typer.Option(help="Go on serving the UI if on a terminal.")] = True,
+    ui: Annotated[bool, typer.Option(help="Keep serving the UI if on a terminal.")] = True,
 ) -> None:
-    """Score every venue; other options are those of load-orders."""
+    """Run every job; other options are passed to load-orders."""
     terminal = Terminal()
     serve = ui and terminal.interactive
-    _supervise(context, data, as_of, scale, terminal, serve=serve, score=True)
+    _supervise(context, data, as_of, scale, terminal, serve=serve, run_jobs=True)
 
 
 @app.command(context_settings=OTHER_OPTIONS)
 def up(context: typer.Context, data: Data = None, scale: Scale = 1) -> None:
     """Serve the UI without making a run, until stopped."""
-    _supervise(context, data, None, scale, Terminal(), serve=True, score=False)
+    _supervise(context, data, None, scale, Terminal(), serve=True, run_jobs=False)
 
 
 @app.command()
@@ -62,18 +62,18 @@ def down() -> None:
 
 @app.command()
 def clean() -> None:
-    """Stop every demo and remove what they keep."""
+    """Stop every demo and remove its data."""
     shutdown.clean(Terminal())
 
 
 @app.command(context_settings=OTHER_OPTIONS)
 def psql(context: typer.Context, data: Data = None) -> None:
-    """Open psql on a demo's database; other options are those of psql."""
+    """Open psql on a demo's database; other options are passed to psql."""
     raise typer.Exit(database.psql(_profile(data), context.args))
 
 
 def main() -> None:
-    """Run a command; what a person can mend is told in words, not as a traceback."""
+    """Run a command; print errors that the user can fix without a traceback."""
     try:
         app()
     except (ProfileBusyError, ServerError) as error:
@@ -89,14 +89,14 @@ def _supervise(
     terminal: Terminal,
     *,
     serve: bool,
-    score: bool,
+    run_jobs: bool,
 ) -> None:
     if data is None and (as_of is not None or context.args):
         given = "--as-of" if as_of is not None else context.args[0]
-        raise typer.BadParameter(f"{given} is for your own purchases: give --data as well")
-    purchases = Purchases(data, _moment(as_of), tuple(context.args)) if data else None
+        raise typer.BadParameter(f"{given} applies only to your own purchases: add --data")
+    purchases = Purchases(data, _parse_as_of(as_of), tuple(context.args)) if data else None
     code = supervisor.run(
-        _profile(data), purchases, scale=scale, serve=serve, score=score, terminal=terminal
+        _profile(data), purchases, scale=scale, serve=serve, run_jobs=run_jobs, terminal=terminal
     )
     raise typer.Exit(code)
 
@@ -105,7 +105,7 @@ def _profile(data: Path | None) -> Profile:
     return Profile.of_data(data) if data else Profile(DEMO)
 
 
-def _moment(text: str | None) -> datetime | None:
+def _parse_as_of(text: str | None) -> datetime | None:
     if text is None:
         return None
     try:
@@ -116,7 +116,7 @@ def _moment(text: str | None) -> datetime | None:
         ) from error
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     if moment > datetime.now(UTC):
-        raise typer.BadParameter(f"--as-of is {text}: it lies in the future; allowed: up to now")
+        raise typer.BadParameter(f"--as-of is {text}: it must not be in the future")
     return moment
 
 

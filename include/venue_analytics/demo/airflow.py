@@ -1,4 +1,4 @@
-"""Airflow from outside: the environment of its processes, and its REST API."""
+"""Airflow's processes: their environment and commands, and a client of its REST API."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ from venue_analytics.demo.settings_file import SettingsFile
 ADMIN = "admin"
 AIRFLOW = (sys.executable, "-m", "airflow")
 MIGRATE = (*AIRFLOW, "db", "migrate")
-# Logs are read from the files on this machine, so that nobody has to serve them.
+# The API server reads the logs from files on this machine, so no process has to serve them.
 SERVICES = {
     "scheduler": (*AIRFLOW, "scheduler", "--skip-serve-logs"),
     "dag-processor": (*AIRFLOW, "dag-processor"),
@@ -27,12 +27,12 @@ LOG_LINES = 3
 
 
 class AirflowError(RuntimeError):
-    """Airflow refused something, or has not done it."""
+    """Airflow rejected a request, or did not do something in time."""
 
 
 @dataclass(frozen=True)
 class Dag:
-    """A DAG as Airflow last read it."""
+    """A DAG as Airflow last parsed it."""
 
     is_paused: bool
     parsed_at: datetime | None
@@ -41,7 +41,7 @@ class Dag:
 
 @dataclass(frozen=True)
 class ImportFailure:
-    """Why a DAG file could not be read when Airflow last tried; it stays until Airflow has."""
+    """The error of the last parse of a DAG file; Airflow keeps it until a parse succeeds."""
 
     file: str
     error: str
@@ -61,12 +61,12 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        """Whether it has come to its end, good or bad."""
+        """Whether the run has succeeded or failed."""
         return self.state in ("success", "failed")
 
     @property
     def good(self) -> bool:
-        """Whether it has ended well."""
+        """Whether the run has succeeded."""
         return self.state == "success"
 
 
@@ -83,23 +83,23 @@ class Task:
 
     @property
     def name(self) -> str:
-        """What a person calls it."""
+        """The name to show: the label if there is one."""
         return self.label or self.task_id
 
     @property
     def mapped(self) -> bool:
-        """Whether it is one item of a mapped task."""
+        """Whether this is one item of a mapped task."""
         return self.map_index >= 0
 
 
 def environment(profile: Profile, ports: Ports, secrets: Secrets, metadata: str) -> dict[str, str]:
-    """What Airflow's processes are told, beyond the environment of every process.
+    """Return the variables that Airflow's processes need beyond the environment of every process.
 
     Args:
-        profile: whose Airflow it is.
-        ports: where its UI is.
-        secrets: its secrets.
-        metadata: the address of its metadata database, for SQLAlchemy.
+        profile: the profile.
+        ports: the ports of this start.
+        secrets: the profile's secrets.
+        metadata: the address of the metadata database, for SQLAlchemy.
     """
     url = f"http://127.0.0.1:{ports.ui}"
     return {
@@ -112,7 +112,7 @@ def environment(profile: Profile, ports: Ports, secrets: Secrets, metadata: str)
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__FERNET_KEY": secrets.fernet_key,
-        # On a busy machine a DAG file may take longer than Airflow's 30 s, its process than 50 s.
+        # On a busy machine a DAG file may exceed Airflow's default of 30 s, its process 50 s.
         "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "120",
         "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "150",
         "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname",
@@ -132,12 +132,12 @@ def environment(profile: Profile, ports: Ports, secrets: Secrets, metadata: str)
 
 
 def passwords_file(profile: Profile) -> Path:
-    """Where the simple auth manager finds the admin's password."""
+    """Return the file from which the simple auth manager reads the admin's password."""
     return profile.directory / "passwords.json"
 
 
 def api_server(ports: Ports) -> tuple[str, ...]:
-    """The command that serves UI and API on this machine only."""
+    """Return the command that serves UI and API, on this machine only."""
     return (
         *AIRFLOW,
         "api-server",
@@ -151,20 +151,20 @@ def api_server(ports: Ports) -> tuple[str, ...]:
 
 
 def plain_environment() -> dict[str, str]:
-    """Our own environment without anybody's settings of another Airflow."""
+    """Return this process's environment without the settings of another Airflow."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    # A proxy is for other machines; the tasks talk to the API server on this one.
+    # The tasks must reach the API server on this machine without a proxy.
     for name in ("NO_PROXY", "no_proxy"):
         plain[name] = ",".join(filter(None, (plain.get(name), "127.0.0.1,localhost")))
     if sys.platform == "darwin":
-        # Forked workers that look up the system's proxies crash there.
+        # Forked workers that look up the system's proxies crash on macOS.
         plain["OBJC_DISABLE_INITIALIZE_FORK_SAFETY"] = "YES"
         plain["NO_PROXY"] = plain["no_proxy"] = "*"
     return plain
 
 
 class AirflowApi:
-    """The REST API of one Airflow, as its admin."""
+    """A client of one Airflow's REST API, logged in as admin."""
 
     def __init__(self, port: int, password: str) -> None:
         self.url = f"http://127.0.0.1:{port}"
@@ -172,13 +172,14 @@ class AirflowApi:
         self._client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
 
     def close(self) -> None:
-        """Close its connections."""
+        """Close the connections."""
         self._client.close()
 
     def log_in(self) -> bool:
-        """Log in if the server answers; returns whether it does.
+        """Log in; return whether that succeeded.
 
-        The password is known to our own server only: another one on this port is not taken for it.
+        Only this demo's server knows the password, so another server on this port is not mistaken
+        for it.
         """
         login = {"username": ADMIN, "password": self._password}
         try:
@@ -191,17 +192,17 @@ class AirflowApi:
         return True
 
     def import_settings(self, settings: SettingsFile) -> None:
-        """Bring in what the settings file holds.
+        """Import the connections, pools and Variables of the settings file.
 
-        Connections are replaced, since ports change; pools and Variables that are there stay as
-        they are, since they may have been edited.
+        Existing connections are replaced, because ports change. Existing pools and Variables are
+        kept, because they may have been edited.
         """
         self._create("connections", settings.connections, "overwrite")
         self._create("pools", settings.pools, "skip")
         self._create("variables", settings.variables, "skip")
 
     def dag(self, dag_id: str) -> Dag | None:
-        """A DAG, or None if Airflow does not know it yet."""
+        """Return a DAG, or None if Airflow does not know it yet."""
         answer = self._client.get(f"/api/v2/dags/{dag_id}")
         if answer.status_code == httpx.codes.NOT_FOUND:
             return None
@@ -213,7 +214,7 @@ class AirflowApi:
         )
 
     def import_failures(self, since: datetime) -> list[ImportFailure]:
-        """The DAG files that Airflow has tried to read since then, and could not."""
+        """Return the DAG files that Airflow failed to parse since then."""
         found = _checked(self._client.get("/api/v2/importErrors"))["import_errors"]
         failures = [
             ImportFailure(
@@ -226,16 +227,16 @@ class AirflowApi:
         return [failure for failure in failures if failure.tried_at >= since]
 
     def unpause(self, dag_id: str) -> None:
-        """Let the scheduler make runs of a DAG."""
+        """Unpause a DAG, so that the scheduler creates its runs."""
         _checked(self._client.patch(f"/api/v2/dags/{dag_id}", json={"is_paused": False}))
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any]) -> Run:
-        """Make a run now."""
+        """Trigger a run, and return it."""
         body = {"logical_date": None, "conf": dict(conf)}
         return _run(_checked(self._client.post(f"/api/v2/dags/{dag_id}/dagRuns", json=body)))
 
     def newest_runs(self, dag_id: str) -> list[Run]:
-        """The newest runs of a DAG, at most 100."""
+        """Return the newest runs of a DAG, at most 100."""
         query: dict[str, str | int] = {"order_by": "-run_after", "limit": PAGE}
         answer = self._client.get(f"/api/v2/dags/{dag_id}/dagRuns", params=query)
         if answer.status_code == httpx.codes.NOT_FOUND:
@@ -243,11 +244,11 @@ class AirflowApi:
         return [_run(found) for found in _checked(answer)["dag_runs"]]
 
     def run(self, dag_id: str, run_id: str) -> Run:
-        """A run as it stands now."""
+        """Return the current state of a run."""
         return _run(_checked(self._client.get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")))
 
     def tasks(self, dag_id: str, run_id: str) -> list[Task]:
-        """The tasks of a run as they stand now."""
+        """Return the current state of the tasks of a run."""
         tasks: list[Task] = []
         while True:
             page = _checked(
@@ -271,7 +272,7 @@ class AirflowApi:
                 return tasks
 
     def last_errors(self, dag_id: str, run_id: str, task: Task) -> list[str]:
-        """What the log of a task's last try says went wrong, oldest first."""
+        """Return the last 3 error lines in the log of a task's last try, oldest first."""
         answer = self._client.get(
             f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task.task_id}"
             f"/logs/{task.try_number}",
@@ -291,9 +292,7 @@ class AirflowApi:
         action = {"action": "create", "entities": entities, "action_on_existence": if_there}
         answer = _checked(self._client.patch(f"/api/v2/{kind}", json={"actions": [action]}))
         if errors := answer["create"]["errors"]:
-            raise AirflowError(
-                f"Airflow did not take the {kind} of airflow_settings.yaml: {errors}"
-            )
+            raise AirflowError(f"Airflow rejected the {kind} of airflow_settings.yaml: {errors}")
 
 
 def _error_lines(message: Mapping[str, Any]) -> list[str]:

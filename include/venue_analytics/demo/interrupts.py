@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP as one exception, raised once and only where it does no harm."""
+"""Turn Ctrl-C, SIGTERM and SIGHUP into one exception, raised once and only where it is safe."""
 
 import signal
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(KeyboardInterrupt):
-    """Somebody asked this process to end.
+    """A signal asked this process to end.
 
     Attributes:
-        number: the first signal that came.
+        number: the first signal received.
     """
 
     def __init__(self, number: int) -> None:
@@ -21,21 +21,21 @@ class Stopped(KeyboardInterrupt):
 
 
 class Interrupts:
-    """Takes the signals over for the rest of the process; outside `armed` they are only noted."""
+    """Handles the signals for the rest of the process; outside `armed` they are only recorded."""
 
     def __init__(self) -> None:
         self._received: int | None = None
         self._armed = False
         self._held = 0
         for number in SIGNALS:
-            # What is ignored from the start (nohup, a job in the background) is ignored still, but
-            # by a handler: children would inherit SIG_IGN, and could not be ended by SIGINT.
+            # A signal ignored from the start (nohup, a background job) stays ignored, but by a
+            # handler: children would inherit SIG_IGN, and SIGINT could not end them.
             ignored = signal.getsignal(number) is signal.SIG_IGN
             signal.signal(number, _ignore if ignored else self._note)
 
     @contextmanager
     def armed(self) -> Iterator[None]:
-        """Within, the first signal raises `Stopped`, and the ones after it nothing."""
+        """Raise `Stopped` on the first signal within this context; ignore later ones."""
         self._armed = True
         try:
             self._raise()
@@ -45,7 +45,7 @@ class Interrupts:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Within, `Stopped` waits until the end: for steps that must not be left half done."""
+        """Defer `Stopped` to the end of this context, for steps that must not be interrupted."""
         self._held += 1
         try:
             yield

@@ -1,7 +1,7 @@
-"""The demo platform: the audited ticketing platform's own tables, filled with made-up sales.
+"""Fill the audited ticketing platform's own tables with synthetic sales.
 
 The rows are computed in SQL from hashes of the seed and a row's number: the same seed, scale and
-`until` give the same rows, on every PostgreSQL.
+`until` produce the same rows, on every version of PostgreSQL.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ CUSTOMERS = 15_000
 
 @dataclass(frozen=True)
 class PlatformSummary:
-    """How many rows the demo's tenants see in each of the platform's tables.
+    """The number of rows that the demo's tenants can read in each of the platform's tables.
 
-    The venue that belongs to no tenant is seen by none, and not counted.
+    The venue without tenant is not counted, because no tenant can read it.
     """
 
     tenants: int
@@ -50,30 +50,30 @@ TABLES = tuple(field.name for field in fields(PlatformSummary))
 
 
 class PlatformConflictError(Exception):
-    """The database holds tables of the platform's names that are not the demo's."""
+    """The database has tables with the platform's names that are not the demo's."""
 
 
 def load_platform(
     conninfo: str, *, until: datetime, scale: float = 1.0, seed: int = 1
 ) -> PlatformSummary:
-    """Create and fill the platform's tables, or leave them as they are if that was done before.
+    """Create and fill the platform's tables; do nothing if they are loaded already.
 
-    The load is one transaction; afterwards the tables are vacuumed and analysed, so that the
-    first queries find their index-only scans.
+    The load is one transaction. Then the tables are vacuumed and analysed, so that the first
+    queries can use index-only scans.
 
     Args:
-        conninfo: libpq address of a database whose schema public the user may create tables in.
-        until: a UTC midnight; every row was made before it. Events on sale take place up to 120
+        conninfo: libpq address of a database in whose schema public the user may create tables.
+        until: a UTC midnight; every row was created before it. Events on sale take place up to 120
             days later.
-        scale: 1 gives 15,000 customers and about 60,000 orders; from 0.01 to 1000.
-        seed: another seed gives other customers, orders and events at the same venues.
+        scale: 1 means 15,000 customers and about 60,000 orders; from 0.01 to 1000.
+        seed: another seed produces other customers, orders and events at the same venues.
 
     Returns:
         The number of rows in each table.
 
     Raises:
-        ValueError: `until` is no UTC midnight, or `scale` is out of its range.
-        PlatformConflictError: there are tables of these names that are not the demo's.
+        ValueError: `until` is not a UTC midnight, or `scale` is out of range.
+        PlatformConflictError: tables with these names exist and are not the demo's.
     """
     if until.utcoffset() != timedelta(0) or until.time() != time():
         raise ValueError(f"until is {until.isoformat()}; it must be a midnight in UTC")
@@ -101,7 +101,7 @@ def load_platform(
 
 
 def _prepare(session: psycopg.Connection[Any]) -> None:
-    """Keep two loaders apart, and local times and speed independent of the server's settings."""
+    """Lock out other loaders; make local times and speed independent of the server's settings."""
     session.execute("SET LOCAL TimeZone = 'UTC'")
     session.execute("SET LOCAL search_path = public")
     session.execute("SET LOCAL work_mem = '128MB'")
@@ -111,7 +111,7 @@ def _prepare(session: psycopg.Connection[Any]) -> None:
 
 
 def _is_loaded(session: psycopg.Connection[Any]) -> bool:
-    """Tell whether the demo is there; raise if the tables are somebody else's."""
+    """Return whether the demo is loaded; raise if the tables are not the demo's."""
     with session.cursor(row_factory=scalar_row) as cursor:
         present = cursor.execute(
             "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL",
@@ -123,8 +123,8 @@ def _is_loaded(session: psycopg.Connection[Any]) -> bool:
         _has_tenant(session, tenant) for tenant in TENANTS.values()
     ):
         raise PlatformConflictError(
-            f"schema public already has {', '.join(present)}, and they are not the demo's: "
-            "load the demo into a database without tables of these names"
+            f"schema public already has {', '.join(present)}, which are not the demo's: "
+            "load the demo into a database without these tables"
         )
     return True
 
@@ -141,7 +141,7 @@ def _count(session: psycopg.Connection[Any]) -> PlatformSummary:
 
 
 def _count_by_tenant(session: psycopg.Connection[Any]) -> PlatformSummary:
-    """Count each tenant's rows as that tenant sees them: the owner cannot see them otherwise."""
+    """Count the rows tenant by tenant: row-level security hides them from the owner too."""
     total: Counter[str] = Counter()
     for tenant in TENANTS.values():
         _set_tenant(session, tenant)
@@ -154,5 +154,5 @@ def _set_tenant(session: psycopg.Connection[Any], tenant: UUID) -> None:
 
 
 def _sql(part: str) -> LiteralString:
-    """Read `platform_<part>.sql`; its text is a literal of this project, as psycopg asks."""
+    """Return the text of `platform_<part>.sql`, typed as a literal, as psycopg requires."""
     return files(__package__).joinpath(f"platform_{part}.sql").read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
--- Keys and indexes of the platform's tables, then the row-level security that hides every other
--- tenant's rows, from the tables' owner too. Run once, after the load. One policy a table:
--- a row is seen by the tenant it belongs to, and reading without a tenant set is an error.
+-- Keys, indexes and row-level security of the platform's tables. Run once, after the load. Each
+-- table has one policy: a row is visible only to its own tenant, and reading without a tenant set
+-- is an error. The policies apply to the tables' owner too.
 
 ALTER TABLE tenants ADD PRIMARY KEY (id);
 ALTER TABLE users ADD PRIMARY KEY (id);
@@ -22,8 +22,8 @@ CREATE INDEX orders_event_id_user_id_idx ON orders (event_id, user_id)
 INCLUDE (id, tenant_id, status, currency, created_at, updated_at, total_cents);
 CREATE INDEX order_refunds_tenant_id_idx ON order_refunds (tenant_id);
 
--- An event, and so a venue, is of one tenant: without these the planner takes the venue's orders
--- for a tenth of what they are, and looks up each one's refunds.
+-- An event, and so a venue, belongs to one tenant. Without these statistics the planner estimates a
+-- tenth of a venue's orders, and looks up the refunds order by order.
 CREATE STATISTICS events_venue_id_tenant_id (dependencies) -- noqa: CP01
 ON venue_id, tenant_id FROM events;
 CREATE STATISTICS orders_event_id_tenant_id (dependencies) -- noqa: CP01

@@ -1,5 +1,5 @@
--- One row: how many rows of tenants each of the platform's tables has; once the policies hold,
--- how many of the tenant that is set.
+-- One row: the number of rows with a tenant in each of the platform's tables; under row-level
+-- security, of the tenant that is set.
 SELECT
     (SELECT count(*) FROM tenants) AS tenants,
     (SELECT count(*) FROM users) AS users,

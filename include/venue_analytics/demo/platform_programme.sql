@@ -1,20 +1,20 @@
--- What is on: tenants, venues, events and their schedules. Every figure is a hash of the seed and
--- a row's number, never a random number or a clock. Time is laid out in days from the first day of
--- sales, 912 days before `until`, to the last event, 120 days after it.
--- Parameters: seed; until (the instant before which every row was made); customers (how many);
--- northlight, copperline (the tenants' ids).
+-- Inserts tenants, venues, events and their schedules. Every value derives from a hash of the seed
+-- and a row's number, never from a random number or a clock. Times are in days from the first day
+-- of sales, 912 days before `until`, to the last event, 120 days after it.
+-- Parameters: seed; until (every row was created before it); customers (their number); northlight,
+-- copperline (the tenants' ids).
 
--- Gives the instant before which every row was made.
+-- Returns the parameter `until`.
 CREATE FUNCTION pg_temp.load_until() RETURNS timestamptz
 LANGUAGE sql IMMUTABLE
 AS $$ SELECT %(until)s $$;
 
--- Gives how many seconds of the past lie between an instant and load_until().
+-- Returns the seconds from an instant to load_until().
 CREATE FUNCTION pg_temp.seconds_since(instant timestamptz) RETURNS bigint
 LANGUAGE sql STABLE
 AS $$ SELECT extract(EPOCH FROM pg_temp.load_until() - instant)::bigint $$;
 
--- Gives an integer in [0, sides), the same for the same seed, purpose and number.
+-- Returns an integer in [0, sides), a hash of seed, purpose and number.
 CREATE FUNCTION pg_temp.draw(purpose text, number bigint, sides bigint) RETURNS bigint
 LANGUAGE sql IMMUTABLE
 AS $$
@@ -23,16 +23,16 @@ AS $$
     )
 $$;
 
--- Gives the id of a kind's row of this number.
+-- Returns the id of a row by its kind and number.
 CREATE FUNCTION pg_temp.make_id(kind text, number bigint) RETURNS uuid
 LANGUAGE sql IMMUTABLE
 AS $$
     SELECT md5(kind || ':' || number::text || ':' || (%(seed)s)::text)::uuid
 $$;
 
--- One row a tenant's programme at a venue. `share` is its percentage of the tenant's sales, `slots`
--- the number of equal stretches of time that hold an event each: so many that the house never
--- sells more than it holds. First and last event are in days before `until`.
+-- One row per programme of a tenant at a venue. `share` is its percentage of the tenant's sales.
+-- `slots` is the number of equal periods with one event each, high enough that no event sells more
+-- tickets than the venue's capacity. First and last event are in days before `until`.
 CREATE TEMPORARY TABLE programmes ON COMMIT DROP AS
 SELECT
     p.*,
@@ -59,7 +59,7 @@ FROM (
     price_cents, first_event, last_event, last_sale
 );
 
--- One row a tenant and percent of its sales: the programme which that percent goes to.
+-- One row per tenant and percent of its sales: the programme that this percent belongs to.
 CREATE TEMPORARY TABLE sales_shares ON COMMIT DROP AS
 SELECT
     p.tenant,
@@ -72,7 +72,7 @@ CROSS JOIN generate_series(1, p.share) AS percent;
 INSERT INTO tenants (id, name)
 VALUES (%(northlight)s, 'Northlight Live'), (%(copperline)s, 'Copperline Stages');
 
--- The bandstand belongs to the town: both tenants play there, neither owns it.
+-- The bandstand has programmes of both tenants, so it belongs to no tenant.
 INSERT INTO venues (
     id, tenant_id, name, timezone, max_capacity, status, created_at, updated_at
 )
@@ -88,7 +88,8 @@ SELECT
 FROM programmes AS p
 GROUP BY p.venue_id, p.venue_name, p.timezone, p.max_capacity, p.first_event, p.last_event;
 
--- One row an event of a programme; number is its id's, slot its place in the programme.
+-- One row per event of a programme; its id derives from `number`, `slot` is its place in the
+-- programme.
 CREATE TEMPORARY TABLE shows ON COMMIT DROP AS
 SELECT
     s.*,
@@ -121,7 +122,7 @@ WHERE
     s.event_day >= pg_temp.load_until()::date - s.first_event
     AND s.event_day < pg_temp.load_until()::date - s.last_event;
 
--- An event is announced 130 to 160 days ahead: before its first order, and before `until`.
+-- An event is announced about 133 to 163 days ahead: before its first order, and before `until`.
 INSERT INTO events (
     id, tenant_id, venue_id, name, category, status, created_at, updated_at
 )

@@ -1,11 +1,11 @@
--- Who buys what: customers, orders, items, refunds, scans, erasure requests and events' capacity.
--- Run in the transaction of platform_programme.sql, whose functions and temporary tables it uses.
--- Parameter: customers (how many).
+-- Inserts customers, orders, items, refunds, scans, erasure requests and the events' capacity.
+-- Run in the transaction of platform_programme.sql: it uses that script's functions and temporary
+-- tables. Parameter: customers (their number).
 
--- One row a customer with the habits that their orders follow: how many orders, and between which
--- days before `until`; the programmes they buy at, by preference. Of a hundred customers 10 are
--- regulars, 28 come now and then, 14 have lapsed, 8 are new, 40 came once; every fiftieth also buys
--- from the other tenant. Programme 12 (Signal Hill Cellar) has customer 1 alone, a regular.
+-- One row per customer with their habits: the number of orders, the range of their days before
+-- `until`, and the preferred programmes in order. Of 100 customers 10 are regular, 28 occasional,
+-- 14 lapsed, 8 new, and 40 came once; every 50th also buys from the other tenant. Programme 12
+-- (Signal Hill Cellar) has only customer 1, a regular.
 CREATE TEMPORARY TABLE buyers ON COMMIT DROP AS
 SELECT
     b.number,
@@ -64,11 +64,13 @@ INNER JOIN sales_shares AS third_choice
 
 ANALYZE programmes, shows, buyers;
 
--- One row an order with all that its items, refunds and scans need. A day of order is stretched so
--- that it ends where the programme's sales do; an order is for an event 1 to 49 days ahead, or the
--- next one after; every second event is a hit, which takes a third of its neighbour's orders.
--- 5 percent of the orders are a guest's, 0.4 percent of somebody unknown. Five customers in a row
--- for each fault (no amount, negative amount, no currency) have a first order that shows it.
+-- One row per order with all that its items, refunds and scans need.
+--   Time: the days of orders are scaled so that they end with the programme's sales.
+--   Event: 1 to 49 days ahead, or the next one after. Every second event is a hit, which takes a
+--   third of its neighbour's orders.
+--   Customer: 5 percent of the orders are by guests, 0.4 percent by unknown customers.
+--   Faults: for each of no amount, negative amount and no currency, the first orders of five
+--   consecutive customers have it.
 CREATE TEMPORARY TABLE purchases ON COMMIT DROP AS
 WITH chosen AS (
     SELECT
@@ -116,7 +118,7 @@ dated AS (
     INNER JOIN programmes AS p ON c.programme_number = p.number
 ),
 
--- Materialized, or the planner computes each instant again wherever it is named.
+-- MATERIALIZED, so that the planner does not compute an instant again at each reference.
 placed AS MATERIALIZED (
     SELECT
         d.*,
@@ -194,7 +196,7 @@ INNER JOIN shows AS s
             ELSE o.next_slot
         END = s.slot;
 
--- Up to three kinds of ticket an order, each at its own price.
+-- Up to three kinds of ticket per order, each at its own price.
 INSERT INTO order_items (
     id, tenant_id, order_id, ticket_type_id, quantity, unit_price_cents, total_price_cents
 )
@@ -223,7 +225,7 @@ FROM (
     WHERE item.quantity > 0
 ) AS i;
 
--- An order is last touched within a quarter of an hour, or when its refund is asked for.
+-- An order is last updated within 15 minutes, or when its refund is requested.
 INSERT INTO orders (
     id, tenant_id, user_id, event_id, status, total_cents, currency, ticket_quantity,
     created_at, updated_at
@@ -264,8 +266,8 @@ SELECT
 FROM purchases AS p
 INNER JOIN totals AS i ON p.order_id = i.order_id;
 
--- Whole refunds of the orders that say so, but of one refunded order in ten the platform kept no
--- refund; of a thousand other sales 15 are paid back in part, 3 refunds failed and 2 are pending.
+-- Full refunds of the refunded orders, except that one in ten has no refund row. Of 1,000 other
+-- sales 15 have a partial refund, 3 a failed one and 2 a pending one.
 INSERT INTO order_refunds (
     id, tenant_id, order_id, refund_amount_cents, refund_status, created_at, updated_at
 )
@@ -323,8 +325,8 @@ FROM (
         END
 ) AS r;
 
--- Nine in ten tickets come to the door, from an hour before the show until a quarter of an hour
--- into it; some are held up a second time a minute later, some are no good.
+-- Nine in ten tickets are scanned, from an hour before the show until 15 minutes into it. Some are
+-- scanned again a minute later, some are invalid.
 INSERT INTO ticket_scans (id, tenant_id, event_id, ticket_id, scanned_at, result)
 SELECT
     pg_temp.make_id('scan', t.number * 2 + attempt) AS id,
@@ -357,7 +359,8 @@ CROSS JOIN
     ) AS attempt
 WHERE pg_temp.draw('attended', t.number, 10) < 9;
 
--- An account is opened in the month before its first order; a deleted one had its orders before.
+-- An account is created in the month before its first order; all orders of a deleted account are
+-- from before its deletion.
 INSERT INTO users (id, tenant_id, email, status, created_at, updated_at, deleted_at)
 WITH active AS (
     SELECT
@@ -405,7 +408,8 @@ SELECT
     c.deleted_at
 FROM closed AS c;
 
--- A handful of the deleted customers ask for erasure, some of it done, and a few of the others.
+-- Up to 8 deleted customers have requested erasure; every other request is completed. So have up to
+-- 4 others; one of their requests is pending, the rest are rejected.
 INSERT INTO gdpr_deletion_requests (id, tenant_id, user_id, status, created_at, updated_at)
 SELECT
     pg_temp.make_id('erasure', r.number) AS id,
@@ -436,7 +440,7 @@ FROM (
 ) AS r
 WHERE r.nth <= CASE WHEN r.is_deleted THEN 8 ELSE 4 END;
 
--- As many tickets are put on sale as leave a house between 45 and 100 percent full.
+-- Each event's capacity is set so that it is between 45 and 100 percent sold.
 INSERT INTO event_capacity (
     id, tenant_id, event_id, total_capacity, sold_count, created_at, updated_at
 )

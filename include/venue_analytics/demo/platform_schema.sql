@@ -1,14 +1,15 @@
 -- The audited ticketing platform's own tables, as far as the jobs read them. Keys, indexes and
--- row-level security follow in platform_access.sql, because a load is faster and possible without.
--- Money is in cents, every time an instant; a tenant's rows are those with its tenant_id.
+-- row-level security follow in platform_access.sql: a load is faster without the former, and
+-- impossible under the latter. Money is in cents; every time is an instant; a row belongs to the
+-- tenant in tenant_id.
 
--- One row a business that sells tickets on the platform.
+-- One row per business that sells tickets on the platform.
 CREATE TABLE tenants (
     id uuid NOT NULL,
     name text NOT NULL
 );
 
--- One row a registered customer, in the tenant where the account was opened.
+-- One row per registered customer, in the tenant where the account was created.
 CREATE TABLE users (
     id uuid NOT NULL,
     tenant_id uuid NOT NULL,
@@ -19,7 +20,7 @@ CREATE TABLE users (
     deleted_at timestamptz
 );
 
--- One row a house; the platform allows one that belongs to no tenant, and one without time zone.
+-- One row per venue; the platform allows a venue without tenant, and one without time zone.
 CREATE TABLE venues (
     id uuid NOT NULL,
     tenant_id uuid,
@@ -32,7 +33,7 @@ CREATE TABLE venues (
     deleted_at timestamptz
 );
 
--- One row an event at a venue.
+-- One row per event at a venue.
 CREATE TABLE events (
     id uuid NOT NULL,
     tenant_id uuid NOT NULL,
@@ -45,7 +46,7 @@ CREATE TABLE events (
     deleted_at timestamptz
 );
 
--- One row an event: when it takes place.
+-- One row per event: when it takes place.
 CREATE TABLE event_schedules (
     id uuid NOT NULL,
     tenant_id uuid NOT NULL,
@@ -57,7 +58,7 @@ CREATE TABLE event_schedules (
     updated_at timestamptz NOT NULL
 );
 
--- One row an event: the tickets put on sale, and those of them that are sold.
+-- One row per event: the tickets put on sale, and the tickets sold.
 CREATE TABLE event_capacity (
     id uuid NOT NULL,
     tenant_id uuid NOT NULL,
@@ -68,7 +69,7 @@ CREATE TABLE event_capacity (
     updated_at timestamptz NOT NULL
 );
 
--- One row an order for one event. The platform declares total_amount and never writes it.
+-- One row per order for one event. The platform declares total_amount but never writes it.
 CREATE TABLE orders (
     id uuid NOT NULL,
     tenant_id uuid NOT NULL,
@@ -83,7 +84,7 @@ CREATE TABLE orders (
     updated_at timestamptz NOT NULL
 );
 
--- One row a kind of ticket in an order.
+-- One row per kind of ticket in an order.
 CREATE TABLE order_items (
     id uuid NOT NULL,
     tenant_id uuid NOT NULL,
@@ -94,7 +95,7 @@ CREATE TABLE order_items (
     total_price_cents bigint NOT NULL
 );
 
--- One row a refund asked for, whole or partial.
+-- One row per requested refund, full or partial.
 CREATE TABLE order_refunds (
     id uuid NOT NULL,
     tenant_id uuid NOT NULL,
@@ -105,7 +106,7 @@ CREATE TABLE order_refunds (
     updated_at timestamptz NOT NULL
 );
 
--- One row a scan at the door; a ticket may be scanned more than once.
+-- One row per scan at the door; a ticket may be scanned more than once.
 CREATE TABLE ticket_scans (
     id uuid NOT NULL,
     tenant_id uuid NOT NULL,
@@ -115,7 +116,7 @@ CREATE TABLE ticket_scans (
     result text NOT NULL
 );
 
--- One row a customer's request to be erased.
+-- One row per customer's erasure request.
 CREATE TABLE gdpr_deletion_requests (
     id uuid NOT NULL,
     tenant_id uuid NOT NULL,

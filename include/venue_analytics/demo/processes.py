@@ -1,4 +1,4 @@
-"""The processes of one demo: started, recorded, and ended with all that they have started."""
+"""Start and record the processes of one demo, and end them with all their descendants."""
 
 import json
 import os
@@ -21,12 +21,12 @@ POLL_SECONDS = 0.1
 
 
 class ProcessFailedError(RuntimeError):
-    """A process ended that should not have; the message ends with the last lines of its log."""
+    """A process failed or ended unexpectedly; the message includes the last lines of its log."""
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A process by its id and its start, which tells it from a later one with the same id."""
+    """A process, identified by its id and start time, because ids are reused."""
 
     name: str
     pid: int
@@ -34,13 +34,14 @@ class Recorded:
 
 
 class Processes:
-    """Runs commands in sessions of their own, so that Ctrl-C on the terminal is ours to answer.
+    """Runs commands in sessions of their own, so that Ctrl-C reaches only the supervisor.
 
     Args:
-        record: the file that lists what runs, for whoever has to end it without us.
-        logs: the directory of their logs.
-        environment: of every command.
-        interrupts: held while a process is started, so that none starts unrecorded.
+        record: the file that lists the running processes, so that `make down` or the next start
+            can end them if the supervisor was killed.
+        logs: the directory of the logs.
+        environment: the environment of every command.
+        interrupts: held while a process starts, so that none starts unrecorded.
     """
 
     def __init__(
@@ -62,9 +63,9 @@ class Processes:
         """Start a process whose output goes to its log.
 
         Args:
-            name: names the process and its log.
+            name: the name of the process and of its log.
             command: the program and its arguments.
-            environment: beyond that of every command.
+            environment: variables in addition to those of every command.
         """
         with self._interrupts.held(), self.log(name).open("w") as log:
             self._spawn(name, command, environment, stdout=log.fileno(), stderr=subprocess.STDOUT)
@@ -72,29 +73,29 @@ class Processes:
     def attach(
         self, name: str, command: Sequence[str], environment: Mapping[str, str]
     ) -> subprocess.Popen[str]:
-        """Start a process that writes to our terminal."""
+        """Start a process that writes to this terminal."""
         with self._interrupts.held():
             return self._spawn(name, command, environment, stdout=None, stderr=None)
 
     def pipe(
         self, name: str, command: Sequence[str], environment: Mapping[str, str]
     ) -> subprocess.Popen[str]:
-        """Start a process whose standard output we read; its errors go to our terminal."""
+        """Start a process whose standard output is a pipe; its errors go to this terminal."""
         with self._interrupts.held():
             return self._spawn(name, command, environment, stdout=subprocess.PIPE, stderr=None)
 
     def record(self, name: str, pid: int) -> None:
-        """Add a process that somebody else has started to what runs."""
+        """Add a process that was started elsewhere to the record."""
         self._recorded.append(Recorded(name, pid, psutil.Process(pid).create_time()))
         self._write()
 
     def forget(self, name: str) -> None:
-        """Take a process off the list again, when it has ended."""
+        """Remove an ended process from the record."""
         self._recorded = [process for process in self._recorded if process.name != name]
         self._write()
 
     def wait(self, name: str) -> None:
-        """Wait until a process that does one thing has done it.
+        """Wait until a process ends.
 
         Raises:
             ProcessFailedError: it failed.
@@ -106,28 +107,28 @@ class Processes:
             raise self._failed(name, code)
 
     def ended(self, name: str) -> bool:
-        """Whether a process was started and has ended."""
+        """Return whether a process was started and has ended."""
         return name in self._running and self._running[name].poll() is not None
 
     def check(self) -> None:
-        """See that nothing has ended by itself.
+        """Check that every process is still running.
 
         Raises:
-            ProcessFailedError: a process has.
+            ProcessFailedError: a process has ended.
         """
         for name, process in self._running.items():
             if process.poll() is not None:
                 raise self._failed(name, process.returncode)
 
     def stop(self) -> None:
-        """End everything that was started here, and everything that this has started."""
+        """End every process started here, with its descendants."""
         mine = [process for process in self._recorded if process.name in self._running]
         end(mine, self._running.values())
         for name in self._running:
             self.forget(name)
 
     def log(self, name: str) -> Path:
-        """Where a process writes."""
+        """Return the log of a process."""
         return self._logs / f"{name}.log"
 
     def _spawn(
@@ -160,14 +161,14 @@ class Processes:
     def _failed(self, name: str, code: int) -> ProcessFailedError:
         log = self.log(name)
         lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-        if not lines:  # it has told the terminal itself
+        if not lines:  # it wrote to the terminal
             return ProcessFailedError(f"{name} ended with code {code}")
         last = "\n".join(f"    {line}" for line in lines[-12:])
-        return ProcessFailedError(f"{name} ended with code {code}; {log} ends:\n{last}")
+        return ProcessFailedError(f"{name} ended with code {code}; the end of {log}:\n{last}")
 
 
 def end_recorded(record: Path) -> int:
-    """End what a supervisor that was killed has left; returns how many processes that were."""
+    """End the processes that a killed supervisor left behind; return their number."""
     if not record.exists():
         return 0
     left = [Recorded(**entry) for entry in json.loads(record.read_text())]
@@ -177,11 +178,10 @@ def end_recorded(record: Path) -> int:
 
 
 def end(recorded: Iterable[Recorded], children: Iterable[subprocess.Popen[str]] = ()) -> int:
-    """Ask the sessions of these processes to end, then make them; returns how many processes.
+    """Interrupt the sessions of these processes, then kill them; return the number of processes.
 
-    A session outlives its leader: the leader's id is not given to another process while one of
-    its session is there, so that its members are found by it. Only where the id belongs to a
-    younger process is the session gone.
+    A session outlives its leader. While it has members, the leader's id is not reused, so they are
+    found by that id. If a younger process has the id, the session has ended.
     """
     sessions = {process.pid: process for process in recorded if not _reused(process)}
     members = first = _members(sessions)
@@ -196,7 +196,7 @@ def end(recorded: Iterable[Recorded], children: Iterable[subprocess.Popen[str]] 
             child.poll()
         members = _members(sessions)
         if not sessions.keys() & members:
-            # Children whose parent has gone: nobody waits for them to finish anything.
+            # Only orphans are left: nothing waits for their work, so they get less time.
             deadline = min(deadline, time.monotonic() + ORPHAN_SECONDS)
     while members:
         for pid in members:

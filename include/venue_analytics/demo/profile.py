@@ -1,4 +1,4 @@
-"""What one demo keeps below `.local/`: data, logs, ports and secrets, apart from every other's."""
+"""The state of one demo below `.local/`: data, logs, ports and secrets."""
 
 import base64
 import fcntl
@@ -22,12 +22,12 @@ class ProfileBusyError(RuntimeError):
     """Another process runs this profile.
 
     Attributes:
-        pid: that process.
+        pid: the id of that process.
     """
 
     def __init__(self, name: str, pid: int) -> None:
         super().__init__(
-            f"the demo {name!r} is run by process {pid} already: use that one, or end it with "
+            f"the demo {name!r} is already running as process {pid}: use it, or end it with "
             "`make down`"
         )
         self.pid = pid
@@ -35,7 +35,7 @@ class ProfileBusyError(RuntimeError):
 
 @dataclass(frozen=True)
 class Secrets:
-    """Made once a profile, and read by its owner only."""
+    """The secrets of a profile: generated once, in a file that only its owner can read."""
 
     fernet_key: str
     jwt_secret: str
@@ -45,7 +45,7 @@ class Secrets:
 
 @dataclass(frozen=True)
 class Ports:
-    """On 127.0.0.1; the same at every start unless somebody else has taken one."""
+    """Ports on 127.0.0.1; the same at every start unless one of them is taken."""
 
     ui: int
     valkey: int
@@ -53,36 +53,36 @@ class Ports:
 
 @dataclass(frozen=True)
 class Profile:
-    """One demo: its name and where its state is."""
+    """One demo: its name and the directory of all states."""
 
     name: str
     state: Path = STATE
 
     @classmethod
     def of_data(cls, file: Path) -> "Profile":
-        """The profile of somebody's own purchases: one for each file."""
+        """Return the profile of a file of purchases; each file has its own."""
         slug = re.sub(r"[^a-z0-9]+", "-", file.stem.lower()).strip("-")[:40]
         digest = hashlib.sha256(os.fsencode(file.resolve())).hexdigest()[:6]
         return cls(f"data-{slug}-{digest}")
 
     @property
     def directory(self) -> Path:
-        """Everything of this profile."""
+        """The directory of this profile."""
         return self.state / self.name
 
     @property
     def postgres(self) -> Path:
-        """The data of PostgreSQL."""
+        """The data directory of PostgreSQL."""
         return self.directory / "postgres"
 
     @property
     def valkey(self) -> Path:
-        """The log of Valkey."""
+        """The directory of Valkey's log."""
         return self.directory / "valkey"
 
     @property
     def airflow_home(self) -> Path:
-        """AIRFLOW_HOME: the tasks' logs, and what Airflow writes by itself."""
+        """AIRFLOW_HOME, with the tasks' logs."""
         return self.directory / "airflow"
 
     @property
@@ -92,11 +92,11 @@ class Profile:
 
     @property
     def processes(self) -> Path:
-        """The list of those processes."""
+        """The record of those processes."""
         return self.directory / "processes.json"
 
     def secrets(self) -> Secrets:
-        """The secrets, made if they are not there yet."""
+        """Return the secrets; generate them if there are none."""
         file = self.directory / "secrets.json"
         if not file.exists():
             made = Secrets(
@@ -109,7 +109,7 @@ class Profile:
         return Secrets(**json.loads(file.read_text()))
 
     def ports(self) -> Ports:
-        """The ports of this start: the remembered ones where they are free."""
+        """Choose the ports of this start: the last ones if they are free."""
         file = self.directory / "ports.json"
         remembered = json.loads(file.read_text()) if file.exists() else {}
         ports = Ports(
@@ -120,13 +120,13 @@ class Profile:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only process that starts and stops servers of this profile.
+        """Lock the profile: only the holder starts and stops its servers.
 
         Raises:
-            ProfileBusyError: another process is.
+            ProfileBusyError: another process holds the lock.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        # Opened without truncating: the text is the holder's.
+        # Do not truncate: the file has the holder's process id.
         with (self.directory / "lock").open("a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -140,14 +140,14 @@ class Profile:
 
 
 def profiles(state: Path = STATE) -> list[Profile]:
-    """Every profile that has a state."""
+    """Return every profile that has a directory."""
     if not state.is_dir():
         return []
     return [Profile(entry.name, state) for entry in sorted(state.iterdir()) if entry.is_dir()]
 
 
 def write_private(file: Path, text: str) -> None:
-    """Write a file as a whole, which only its owner can read."""
+    """Write a file atomically, readable only by its owner."""
     file.parent.mkdir(parents=True, exist_ok=True)
     new = file.with_name(f"{file.name}.new")
     new.unlink(missing_ok=True)

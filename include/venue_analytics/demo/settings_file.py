@@ -1,4 +1,4 @@
-"""`airflow_settings.yaml`, which the Astro CLI reads, in the words of Airflow's REST API."""
+"""Convert `airflow_settings.yaml`, the Astro CLI's file, to entities of Airflow's REST API."""
 
 import json
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ import yaml
 
 @dataclass(frozen=True)
 class SettingsFile:
-    """Connections, pools and Variables, each as the API takes it."""
+    """Connections, pools and Variables as bodies of API requests."""
 
     connections: list[dict[str, Any]]
     pools: list[dict[str, Any]]
@@ -18,7 +18,7 @@ class SettingsFile:
 
     @classmethod
     def read(cls, file: Path) -> Self:
-        """Read the file; what it leaves empty is left out."""
+        """Read the file; omit empty values."""
         airflow = yaml.safe_load(file.read_text())["airflow"]
         return cls(
             connections=[
@@ -49,7 +49,7 @@ class SettingsFile:
         )
 
     def with_address(self, connection_id: str, host: str, port: int | None) -> Self:
-        """The same with another address of one connection."""
+        """Return a copy with another address of one connection."""
         connections = [
             _given(**{**one, "host": host, "port": port})
             if one["connection_id"] == connection_id
@@ -59,7 +59,7 @@ class SettingsFile:
         return replace(self, connections=connections)
 
     def with_setting(self, job: str, name: str, value: Any) -> Self:
-        """The same with another setting in a job's Variable."""
+        """Return a copy with another value of one setting in a job's Variable."""
         variables = [
             {**one, "value": json.dumps({**json.loads(one["value"]), name: value})}
             if one["key"] == job

@@ -1,4 +1,4 @@
-"""Ends demos from another terminal, and what a killed supervisor has left of them."""
+"""Stop demos from another terminal, including what a killed supervisor left behind."""
 
 import os
 import shutil
@@ -16,10 +16,10 @@ POLL_SECONDS = 0.2
 
 
 def down(terminal: Terminal) -> None:
-    """End every demo of this clone.
+    """Stop every demo of this clone.
 
     Raises:
-        ProfileBusyError: a supervisor was told to end and has not.
+        ProfileBusyError: a supervisor did not end within 90 seconds of SIGTERM.
     """
     for profile in profiles():
         with terminal.stage(f"Stopping {profile.name}") as stage:
@@ -33,23 +33,23 @@ def down(terminal: Terminal) -> None:
 
 
 def clean(terminal: Terminal) -> None:
-    """End every demo and remove all that they keep."""
+    """Stop every demo and remove its data."""
     down(terminal)
     shutil.rmtree(STATE, ignore_errors=not STATE.exists())
 
 
 def _end_supervisor(profile: Profile) -> bool:
     deadline = time.monotonic() + SUPERVISOR_SECONDS
-    told: int | None = None
+    signalled: int | None = None
     while True:
         try:
             with profile.locked():
-                return told is not None
+                return signalled is not None
         except ProfileBusyError as busy:
             if time.monotonic() > deadline:
                 raise
-            if busy.pid and busy.pid != told:
+            if busy.pid and busy.pid != signalled:
                 with suppress(ProcessLookupError):
                     os.kill(busy.pid, signal.SIGTERM)
-                told = busy.pid
+                signalled = busy.pid
             time.sleep(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""Starts a demo's servers and Airflow, keeps them, and leaves nothing of them behind."""
+"""Start a demo's servers and Airflow, supervise them, and stop all of them at the end."""
 
 import json
 import sys
@@ -17,10 +17,7 @@ import psycopg
 from venue_analytics.demo import airflow
 from venue_analytics.demo.airflow import AirflowApi, Run
 from venue_analytics.demo.interrupts import Interrupts, Stopped
-from venue_analytics.demo.platform import PlatformConflictError, load_platform
-from venue_analytics.demo.processes import Processes, ProcessFailedError, end_recorded
-from venue_analytics.demo.profile import ROOT, Profile, write_private
-from venue_analytics.demo.scoring_run import (
+from venue_analytics.demo.job_run import (
     Before,
     failures,
     follow,
@@ -28,11 +25,14 @@ from venue_analytics.demo.scoring_run import (
     triggered_with,
     wait_for_dag,
 )
+from venue_analytics.demo.platform import PlatformConflictError, load_platform
+from venue_analytics.demo.processes import Processes, ProcessFailedError, end_recorded
+from venue_analytics.demo.profile import ROOT, Profile, write_private
 from venue_analytics.demo.servers import PostgresServer, ServerError, ValkeyServer
 from venue_analytics.demo.settings_file import SettingsFile
 from venue_analytics.demo.terminal import Terminal
+from venue_analytics.jobs import JOBS
 
-JOB = "rfm_scoring"
 DATABASES = {"analytics": "analytics_owner", "airflow": "airflow"}
 OWNER_CONNECTION = "AIRFLOW_CONN_ANALYTICS_DB_OWNER"
 JOBS_CONNECTION = "AIRFLOW_CONN_ANALYTICS_DB"
@@ -41,7 +41,7 @@ CLI = (sys.executable, "-m", "venue_analytics")
 AIRFLOW_VERSION = version("apache-airflow")
 API_SECONDS = 300
 POLL_SECONDS = 0.2
-BEST_CUSTOMERS = 10
+TOP = 10
 FAULTS = (
     ServerError,
     ProcessFailedError,
@@ -54,7 +54,7 @@ FAULTS = (
 
 @dataclass(frozen=True)
 class Purchases:
-    """Somebody's own purchases, and how to read them."""
+    """A file of purchases, and the options for loading it."""
 
     file: Path
     as_of: datetime | None
@@ -65,9 +65,9 @@ class Demo:
     """One profile's servers and Airflow.
 
     Args:
-        profile: where its state is.
-        terminal: where it is told.
-        interrupts: the signals that end it.
+        profile: the profile.
+        terminal: where progress is printed.
+        interrupts: the signals that end the demo.
     """
 
     def __init__(self, profile: Profile, terminal: Terminal, interrupts: Interrupts) -> None:
@@ -93,7 +93,7 @@ class Demo:
         self.api = AirflowApi(self._ports.ui, self.password)
 
     def start_servers(self) -> None:
-        """PostgreSQL with our roles and databases, and Valkey."""
+        """Start PostgreSQL, with the roles and databases, and Valkey."""
         with self._terminal.stage("PostgreSQL and Valkey") as stage:
             end_recorded(self._profile.processes)
             with self._interrupts.held():
@@ -105,7 +105,7 @@ class Demo:
             stage.label = f"PostgreSQL {self._postgres.version} and Valkey are up"
 
     def start_airflow(self) -> None:
-        """Begin with Airflow's slow parts: its database, where this version has made none yet."""
+        """Start the API server, or the migration of Airflow's database if it must come first."""
         passwords = {airflow.ADMIN: self._secrets.admin_password}
         write_private(airflow.passwords_file(self._profile), json.dumps(passwords))
         if self._migrated_by.exists() and self._migrated_by.read_text() == AIRFLOW_VERSION:
@@ -115,12 +115,12 @@ class Demo:
             self._processes.start("airflow-migrate", airflow.MIGRATE, self._airflow_environment)
 
     def go_on_with_airflow(self) -> None:
-        """Start what `start_airflow` could not start yet, if it can be now."""
+        """Start the API server if the migration that it waits for has ended."""
         if self._processes.ended("airflow-migrate"):
             self._finish_metadata()
 
     def load_platform(self, scale: float) -> None:
-        """The synthetic platform, which ends at today's midnight, and our tables beside it."""
+        """Load the synthetic platform up to today's midnight (UTC), then migrate."""
         with self._terminal.stage("Demo platform") as stage:
             midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
             owner = self._postgres.uri("analytics", "analytics_owner")
@@ -133,30 +133,33 @@ class Demo:
         self._migrate("platform")
 
     def load_purchases(self, purchases: Purchases) -> datetime:
-        """Somebody's own purchases; returns the moment as of which they are scored."""
+        """Load a file of purchases; return the as_of of the jobs' runs.
+
+        By default that is the midnight (UTC) after the last purchase, at most now.
+        """
         self._migrate("csv")
         self.go_on_with_airflow()
         command = (*CLI, "load-orders", str(purchases.file), "--json", *purchases.options)
         with self._terminal.stage(f"Purchases of {purchases.file.name}"):
             loading = self._processes.pipe("load-orders", command, self._jobs_environment())
-            told = (loading.stdout.read() if loading.stdout else "").splitlines()
+            lines = (loading.stdout.read() if loading.stdout else "").splitlines()
             self._processes.wait("load-orders")
-        for line in told[:-1]:
+        for line in lines[:-1]:
             self._terminal.say(line)
         if purchases.as_of is not None:
             return purchases.as_of
-        last = datetime.fromisoformat(json.loads(told[-1])["last_purchase"]).astimezone(UTC)
+        last = datetime.fromisoformat(json.loads(lines[-1])["last_purchase"]).astimezone(UTC)
         midnight = last.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
         return min(midnight, datetime.now(UTC))
 
-    def finish_airflow(self, *, scheduled: bool) -> Before:
+    def finish_airflow(self, *, scheduled: bool) -> dict[str, Before]:
         """Wait for the API server, import the settings, and start the other services.
 
         Args:
-            scheduled: whether the job is to run by its schedule.
+            scheduled: whether the jobs run by their schedules.
 
         Returns:
-            What there was of the job's DAG before the scheduler started.
+            The DAG and runs of each job before the scheduler started.
         """
         if not self._migrated_by.exists():
             with self._terminal.stage("Airflow's database"):
@@ -172,54 +175,53 @@ class Demo:
                     )
                 time.sleep(POLL_SECONDS)
             self.api.import_settings(self._settings(scheduled=scheduled))
-            before = Before.note(self.api, JOB)
+            before = {job: Before.note(self.api, job) for job in JOBS}
         for name, command in airflow.SERVICES.items():
             self._processes.start(name, command, self._airflow_environment)
         return before
 
-    def score(self, before: Before, conf: Mapping[str, Any] | None) -> Run:
-        """Have one run of the job made and finished, and tell how it went.
+    def run_job(self, job: str, before: Before, conf: Mapping[str, Any] | None) -> Run:
+        """Run a job once, wait for the end of the run, and print its result.
 
         Args:
-            before: what there was before the scheduler started.
-            conf: of a run to trigger; None for the scheduler's own where that is due.
+            job: the name of the job.
+            before: its DAG and runs before the scheduler started.
+            conf: the conf of a run to trigger; None for the scheduler's own run if one is due.
 
         Returns:
-            The run as it ended.
+            The ended run.
         """
         check = self._processes.check
-        with self._terminal.stage("Scheduler, DAG processor and triggerer"):
-            dag = wait_for_dag(self.api, JOB, self._began, check)
+        with self._terminal.stage(f"Scheduler, DAG processor and triggerer, with {job}"):
+            dag = wait_for_dag(self.api, job, self._began, check)
         began = time.monotonic()
         if conf is None:
-            run = scheduled_or_triggered(self.api, JOB, before, dag, check)
+            run = scheduled_or_triggered(self.api, job, before, dag, check)
         else:
-            run = triggered_with(self.api, JOB, before, dag, conf)
-        ended = follow(self.api, JOB, run, check, self._terminal)
-        self._terminal.took(time.monotonic() - began, f"Run {run.run_id} of {JOB}: {ended.state}")
+            run = triggered_with(self.api, job, before, dag, conf)
+        ended = follow(self.api, job, run, check, self._terminal)
+        self._terminal.took(time.monotonic() - began, f"Run {run.run_id} of {job}: {ended.state}")
         if not ended.good:
-            for line in failures(self.api, JOB, run):
+            for line in failures(self.api, job, run):
                 self._terminal.complain(f"    {line}")
         return ended
 
-    def show(self, run: Run, *, customers: int) -> None:
-        """Print what a run did, by our own history."""
-        command = [*CLI, "show-run", JOB, "--run-id", run.run_id]
-        if customers:
-            command += ["--customers", str(customers)]
+    def show(self, job: str, run: Run, *, top: int) -> None:
+        """Print the results of a run from the history of this system."""
+        command = [*CLI, "show-run", job, "--run-id", run.run_id, "--top", str(top)]
         self._processes.attach("show-run", command, self._jobs_environment())
-        with suppress(ProcessFailedError):  # it has said itself what it lacks
+        with suppress(ProcessFailedError):  # it printed its own error
             self._processes.wait("show-run")
 
     def serve(self) -> NoReturn:
-        """Watch over the processes until somebody stops this one."""
+        """Check the processes until this one is stopped."""
         while True:
             self._processes.check()
             time.sleep(1)
 
     def stop(self) -> None:
-        """End everything, the servers last."""
-        # Last in, first out; each is tried whatever becomes of the others.
+        """Stop everything, the servers last."""
+        # Callbacks run last in, first out, even if another one raises.
         with self._terminal.stage("Stopping") as stage, ExitStack() as stack:
             stack.callback(self._postgres.stop)
             stack.callback(self._processes.forget, "valkey")
@@ -238,15 +240,15 @@ class Demo:
         self._processes.start("api-server", command, self._airflow_environment)
 
     def _migrate(self, adapter: str) -> None:
-        with self._terminal.stage("Our tables") as stage:
+        with self._terminal.stage("Analytics tables") as stage:
             owner = self._postgres.uri("analytics", "analytics_owner")
             command = (*CLI, "migrate", "--adapter", adapter)
             self._processes.start("migrate", command, {OWNER_CONNECTION: owner})
             self._processes.wait("migrate")
-            stage.label = f"Our tables, over the source contract by adapter {adapter}"
+            stage.label = f"Analytics tables, over the source contract by adapter {adapter}"
 
     def connections(self) -> dict[str, str]:
-        """Give what the command line needs to find this demo: addresses, by variable."""
+        """Return the environment variables through which the command line finds this demo."""
         return {**self._jobs_environment(), REDIS_CONNECTION: self._valkey.uri}
 
     def _jobs_environment(self) -> dict[str, str]:
@@ -257,10 +259,13 @@ class Demo:
         settings = settings.with_address(
             "analytics_db", str(self._postgres.socket_directory), None
         ).with_address("analytics_redis", "127.0.0.1", self._valkey.port)
-        if not scheduled:
-            return settings.with_setting(JOB, "enabled", False)
-        # Its first run is of the last night, whenever somebody starts it: not to be shown as late.
-        return settings.with_setting(JOB, "deadline_minutes", 2 * 24 * 60)
+        for job in JOBS:
+            if scheduled:
+                # The demo's first run is of the last interval: its deadline must not have passed.
+                settings = settings.with_setting(job, "deadline_minutes", 2 * 24 * 60)
+            else:
+                settings = settings.with_setting(job, "enabled", False)
+        return settings
 
 
 def run(
@@ -269,18 +274,18 @@ def run(
     *,
     scale: float,
     serve: bool,
-    score: bool,
+    run_jobs: bool,
     terminal: Terminal,
 ) -> int:
-    """Start a demo, score its venues, and serve its UI.
+    """Start a demo, run every job, and serve its UI.
 
     Args:
-        profile: where its state is.
-        purchases: somebody's own; None for the synthetic platform.
-        scale: of the synthetic platform.
-        serve: whether to go on until somebody stops it.
-        score: whether to have the job run.
-        terminal: where it is told.
+        profile: the profile.
+        purchases: a file of purchases; None for the synthetic platform.
+        scale: the size of the synthetic platform.
+        serve: whether to serve the UI until stopped.
+        run_jobs: whether to run the jobs.
+        terminal: where progress is printed.
 
     Returns:
         The exit code.
@@ -294,8 +299,8 @@ def run(
         green: bool | None = None
         try:
             with interrupts.armed():
-                green = _start_and_score(demo, purchases, scale=scale, score=score)
-                _tell_where(demo, terminal, purchases, green=green, serve=serve)
+                green = _start_and_run(demo, purchases, scale=scale, run_jobs=run_jobs)
+                _print_summary(demo, terminal, purchases, green=green, serve=serve)
                 if serve:
                     demo.serve()
         except Stopped as stopped:
@@ -309,7 +314,9 @@ def run(
     return 0 if green else 1
 
 
-def _start_and_score(demo: Demo, purchases: Purchases | None, *, scale: float, score: bool) -> bool:
+def _start_and_run(
+    demo: Demo, purchases: Purchases | None, *, scale: float, run_jobs: bool
+) -> bool:
     demo.start_servers()
     demo.start_airflow()
     conf = None
@@ -317,27 +324,31 @@ def _start_and_score(demo: Demo, purchases: Purchases | None, *, scale: float, s
         demo.load_platform(scale)
     else:
         as_of = demo.load_purchases(purchases)
-        # Forced: another file, or an earlier moment, may be scored after a later one.
+        # Forced, because this as_of may be earlier than that of an existing result.
         conf = {"as_of": as_of.isoformat(), "force": True}
     before = demo.finish_airflow(scheduled=purchases is None)
-    if not score:
+    if not run_jobs:
         return True
-    run = demo.score(before, conf)
-    demo.show(run, customers=0 if purchases is None else BEST_CUSTOMERS)
-    return run.good
+    good = True
+    for job in JOBS:
+        run = demo.run_job(job, before[job], conf)
+        has_top = purchases is not None and JOBS[job].top is not None
+        demo.show(job, run, top=TOP if has_top else 0)
+        good = good and run.good
+    return good
 
 
-def _tell_where(
+def _print_summary(
     demo: Demo, terminal: Terminal, purchases: Purchases | None, *, green: bool, serve: bool
 ) -> None:
     up = f"make up DATA={purchases.file}" if purchases else "make up"
     terminal.say()
-    verdict = "Done" if green else "The run is red. Ended"
+    verdict = "Done" if green else "A run failed. Ended"
     terminal.say(f"{verdict} in {terminal.seconds:.0f} s.", style="bold")
     terminal.say(f"Airflow UI  {demo.api.url}{'' if serve else f'  (served by `{up}`)'}")
     terminal.say(f"Login       {airflow.ADMIN}, password {demo.password}")
     if serve:
-        terminal.say("The command line finds it by:", style="dim")
+        terminal.say("Environment for the command line:", style="dim")
         for name, uri in demo.connections().items():
             terminal.say(f"  export {name}='{uri}'", style="dim")
         terminal.say("Ctrl-C stops everything.", style="dim")

@@ -1,4 +1,4 @@
-"""What a person sees: a line for each stage with its seconds, and a bar while venues are scored."""
+"""The demo's output: a line with the duration of each stage, and a bar while a job runs."""
 
 import os
 import sys
@@ -13,21 +13,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Go on silently: rich would end the process in the middle of its work."""
+        """Discard further output; by default rich would end the process."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Stage:
-    """A stage while it goes on; its label may become more exact until it is over."""
+    """A running stage; its label may be replaced until it ends."""
 
     def __init__(self, label: str) -> None:
         self.label = label
 
 
 class Terminal:
-    """Writes to standard output: with colours and movement on a terminal, in plain lines elsewhere.
+    """Writes to standard output: with colours and animation on a terminal, else in plain lines.
 
-    A terminal that has gone away (its window was closed) is written to in vain, and silently.
+    Output to a terminal that was closed is discarded without an error.
     """
 
     def __init__(self) -> None:
@@ -36,31 +36,31 @@ class Terminal:
 
     @property
     def interactive(self) -> bool:
-        """Whether a person sits there who can press Ctrl-C."""
+        """Whether input and output are a terminal, so that a user can press Ctrl-C."""
         return sys.stdin.isatty() and sys.stdout.isatty()
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
+        """Seconds since the start."""
         return time.monotonic() - self._started
 
     def say(self, text: str = "", style: str = "") -> None:
-        """Print a line as it is."""
+        """Print a line verbatim."""
         with suppress(OSError):
             self._console.print(escape(text), style=style)
 
     def complain(self, text: str) -> None:
-        """Print what went wrong."""
+        """Print an error."""
         self.say(text, style="red")
 
     def took(self, seconds: float, label: str) -> None:
-        """Tell what is over, and how long it took."""
+        """Print a finished stage with its duration."""
         with suppress(OSError):
             self._console.print(f"[dim]{seconds:6.1f} s[/dim]  {escape(label)}")
 
     @contextmanager
     def stage(self, label: str) -> Iterator[Stage]:
-        """Show that something goes on, and when it is over how long it took."""
+        """Show a stage while it runs, and print its duration when it ends."""
         stage = Stage(label)
         began = time.monotonic()
         with self._moving(f"{label} …"):
@@ -69,7 +69,7 @@ class Terminal:
 
     @contextmanager
     def bar(self) -> Iterator["Bar"]:
-        """Show how many of something are done."""
+        """Show a progress bar."""
         progress = Progress(
             TextColumn(" " * 8),
             BarColumn(bar_width=30),
@@ -92,7 +92,7 @@ class Terminal:
 
 
 class Bar:
-    """A bar on a terminal, a line for each thing done elsewhere."""
+    """A progress bar on a terminal; elsewhere, a line per finished item."""
 
     def __init__(self, terminal: Terminal, progress: Progress) -> None:
         self._terminal = terminal
@@ -100,13 +100,13 @@ class Bar:
         self._task = progress.add_task("planning", total=None)
 
     def show(self, done: int, total: int, newest: str, seconds: float) -> None:
-        """Move on.
+        """Update the bar.
 
         Args:
-            done: how many are done.
-            total: of how many.
-            newest: the one that was done last.
-            seconds: how long that took.
+            done: the number of finished items.
+            total: the number of all items.
+            newest: the item that finished last.
+            seconds: its duration.
         """
         if self._progress.disable:
             self._terminal.took(seconds, f"  {newest}")
