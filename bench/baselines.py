@@ -1,6 +1,6 @@
-"""Other ways to fill the API's original tables, as the superuser, straight from the platform's.
+"""Baselines that fill the API's original tables directly from the platform's tables.
 
-Each works in a schema of its own, with fresh tables, and is run by `measuring.measure`.
+Each runs as the superuser, in a schema of its own with new tables, by `measuring.measure`.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ ON CONFLICT (customer_id, venue_id) DO UPDATE SET
     calculated_at = excluded.calculated_at,
     updated_at = excluded.updated_at
 """
-#: The row-by-row way does one customer of so many, where doing all would take minutes.
+#: The row-by-row baseline scores one in so many customers; all of them would take minutes.
 ONE_OF = 40
 
 
 def one_statement(uri: str, schema: str, as_of: datetime) -> Measured:
-    """Score and fill everything in one statement over all venues."""
+    """Fill all tables in one statement over all venues."""
     query = sql_file("one_statement").replace("{customers}", _customers())
     with closing(_fresh_tables(uri, schema)) as connection:
         began = time.monotonic()
@@ -55,14 +55,14 @@ def one_statement(uri: str, schema: str, as_of: datetime) -> Measured:
 
 
 def floor(uri: str, schema: str, as_of: datetime, finished: str, directory: Path) -> Measured:
-    """Read what scores are made of, and copy finished rows into the tables; compute nothing.
+    """Read the input of the scores, and copy finished rows into the tables, without computing.
 
     Args:
-        uri: of the database.
-        schema: where to fill the tables.
+        uri: the address of the database.
+        schema: the schema of the tables to fill.
         as_of: purchases before it are read.
-        finished: the schema whose rows are copied; they are fetched before the clock starts.
-        directory: where they lie meanwhile.
+        finished: the schema of the rows to copy; they are fetched before the clock starts.
+        directory: where the fetched rows are stored.
     """
     with closing(_fresh_tables(uri, schema)) as connection:
         for table in TABLES:
@@ -89,9 +89,9 @@ def floor(uri: str, schema: str, as_of: datetime, finished: str, directory: Path
 
 
 def pandas_by_venue(uri: str, schema: str, as_of: datetime) -> Measured:
-    """Read a venue's purchases, compute in pandas, write by COPY; a transaction a venue.
+    """Read the purchases, compute in pandas and write by COPY, in one transaction per venue.
 
-    Lifetime values, which are over venues, follow at the end.
+    Lifetime values, which span venues, follow at the end.
     """
     import pandas as pd
 
@@ -120,11 +120,11 @@ def pandas_by_venue(uri: str, schema: str, as_of: datetime) -> Measured:
 
 
 def row_by_row(uri: str, schema: str, as_of: datetime) -> Measured:
-    """Do as the audited service did, to scores alone, for one customer of `ONE_OF`.
+    """Write only the scores, as the audited service did, for one in `ONE_OF` customers.
 
-    For each customer: read the orders, read what every customer of the venue spent, upsert. The
-    table of orders is what it took for granted: venue and net amount in the row, indexed; it is
-    made before the clock starts.
+    For each customer it reads the orders, reads the spend of every customer of the venue, and
+    upserts. As the service assumed, the orders are in an indexed table with venue and net amount;
+    it is created before the clock starts.
     """
     with closing(_fresh_tables(uri, schema)) as connection:
         psycopg.ClientCursor(connection).execute(
@@ -148,7 +148,7 @@ def row_by_row(uri: str, schema: str, as_of: datetime) -> Measured:
                 _score_one(connection, venue_id, customer_id, tenant_id, as_of)
             seconds += (time.monotonic() - began) * len(customers) / len(chosen)
             rows += len(chosen)
-        note = f"extrapolated: one customer of {ONE_OF} of each venue was done, scores alone"
+        note = f"extrapolated from one in {ONE_OF} customers of each venue; only the scores"
         return Measured(seconds, rows=rows, note=note)
 
 
@@ -157,7 +157,7 @@ def _customers() -> str:
 
 
 def _fresh_tables(uri: str, schema: str) -> psycopg.Connection[Any]:
-    """Connect, with empty original tables in a schema that comes first."""
+    """Connect, and create the original tables in a new schema, first in the search path."""
     connection: psycopg.Connection[Any] = psycopg.connect(uri)
     name = sql.Identifier(schema)
     connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(name))

@@ -1,5 +1,5 @@
--- One row a customer of a venue, of all venues: the figures that scores are made of. In the braces
--- goes the text of purchases.sql.
+-- One row per customer of a venue, over all venues: the input of the scores. The placeholder in
+-- braces is replaced by the text of purchases.sql.
 SELECT
     p.venue_id,
     p.tenant_id,

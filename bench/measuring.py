@@ -1,4 +1,4 @@
-"""How a way of scoring is measured: in a process of its own, on a server that waits for nothing."""
+"""Measure a way of scoring in a process of its own, on a server with ample memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from venue_analytics.demo.servers import PostgresServer
 HERE = Path(__file__).parent
 PACKAGE = Path(venue_analytics.__file__).parent
 
-#: Memory enough that it is not what is measured; and vacuum when we say so, not by chance.
+#: Enough memory not to be the bottleneck, and no vacuum except where the bench runs it.
 SERVER_SETTINGS = {
     "shared_buffers": "2GB",
     "work_mem": "64MB",
@@ -38,17 +38,17 @@ MEGABYTE = 1e6
 
 @dataclass(frozen=True)
 class Measured:
-    """What a way of scoring took.
+    """The cost of a way of scoring.
 
     Attributes:
-        seconds: of the clock, without the start of its process.
-        server_seconds: of the server's processors, with the start of its session.
-        rows: that it wrote.
-        wal_mb: write-ahead log, megabytes of a million bytes.
-        rss_mb: the most memory that its process held.
-        hot: of the updates of customer_rfm_state, the share that touched no index; None if none.
-        statements: seconds by statement, where it runs ours.
-        note: what a reader must know.
+        seconds: wall-clock seconds, without the start of its process.
+        server_seconds: CPU seconds of the server, including the start of its session.
+        rows: number of rows written.
+        wal_mb: write-ahead log, in megabytes of a million bytes.
+        rss_mb: peak memory of its process, in megabytes of a million bytes.
+        hot: share of updates of customer_rfm_state that touched no index; None without updates.
+        statements: seconds by statement of this project, if it runs them.
+        note: a remark for the reader.
     """
 
     seconds: float
@@ -63,7 +63,7 @@ class Measured:
 
 @contextmanager
 def bench_server(directory: Path) -> Iterator[PostgresServer]:
-    """Run a PostgreSQL 18 under the settings above."""
+    """Run PostgreSQL 18 with SERVER_SETTINGS."""
     with PostgresServer(directory, 18) as server:
         with psycopg.connect(server.superuser_uri(), autocommit=True) as connection:
             for name, value in SERVER_SETTINGS.items():
@@ -77,10 +77,10 @@ def bench_server(directory: Path) -> Iterator[PostgresServer]:
 def measure(
     server: PostgresServer, database: str, way: Callable[..., Measured], *arguments: Any
 ) -> Measured:
-    """Run a way of scoring in a new process.
+    """Run a way of scoring in a new process, and return its cost.
 
-    Begins with a checkpoint: each page that is then written first goes to the log in whole, as it
-    does of a night.
+    A checkpoint comes first, so that the first write of each page logs the whole page, as it does
+    in production.
     """
     with psycopg.connect(server.superuser_uri(database), autocommit=True) as connection:
         connection.execute("CHECKPOINT")
@@ -109,10 +109,10 @@ def _in_child(way: Callable[..., Measured], arguments: tuple[Any, ...]) -> tuple
 
 
 def _peak_rss() -> int:
-    """Give the most memory that this process held, in bytes."""
+    """Return the peak memory of this process in bytes."""
     status = Path("/proc/self/status")
     if status.exists():
-        # on Linux, getrusage's begins with that of the process it was forked from
+        # on Linux, getrusage's value starts from that of the parent process
         (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())
         return int(peak) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -120,7 +120,7 @@ def _peak_rss() -> int:
 
 
 def _processor_seconds(server: PostgresServer) -> float:
-    """Return the processor seconds of the server's processes and of those that have ended."""
+    """Return the CPU seconds of the server's processes, including ended ones."""
     postmaster = psutil.Process(server.pid)
     spent = sum(postmaster.cpu_times())
     for child in postmaster.children():
@@ -130,7 +130,7 @@ def _processor_seconds(server: PostgresServer) -> float:
 
 
 def _wait_for_sessions_to_end(connection: psycopg.Connection[Any]) -> None:
-    """Wait until nobody else is in this database: a session counts its updates as it goes."""
+    """Wait until no other session is in this database: a session reports its updates as it ends."""
     others = (
         "SELECT FROM pg_stat_activity WHERE datname = current_database() "
         "AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
@@ -148,19 +148,19 @@ def _updates(connection: psycopg.Connection[Any]) -> tuple[int, int]:
 
 
 def sql_file(name: str) -> str:
-    """Read a statement of the bench."""
+    """Return the text of an SQL file of the bench."""
     return (HERE / f"{name}.sql").read_text(encoding="utf-8")
 
 
 class TimedCursor(psycopg.Cursor[Any]):
-    """A cursor that adds up the seconds of each of our statements, by the name of its file."""
+    """A cursor that sums the seconds of each statement of this project, by the name of its file."""
 
     seconds: ClassVar[Counter[str]] = Counter()
-    #: Of the file, by its text; filled by the first cursor.
+    #: The name of each file by its text; filled at the first execution.
     names: ClassVar[dict[str, str]] = {}
 
     def execute(self, query: Any, *args: Any, **options: Any) -> TimedCursor:
-        """Execute, and note how long the server took to answer."""
+        """Execute a statement, and record the seconds until the server answered."""
         names = TimedCursor.names
         if not names:
             for path in PACKAGE.rglob("sql/*.sql"):

@@ -1,6 +1,6 @@
--- A day of business: two in a hundred pairs buy, and one refund for every thirty of these orders. The
--- same orders and day give the same rows: hashes stand for chance, which would hang on the plan.
--- Parameters: since, the day's begin; day, its number.
+-- Inserts a day of sales: 2 percent of the pairs buy, and about one in 31 of these orders is refunded.
+-- The same orders and day produce the same rows: hashes replace random(), whose values would depend
+-- on the plan. Parameters: since (the start of the day); day (its number).
 
 CREATE TEMP TABLE bought ON COMMIT DROP AS
 SELECT

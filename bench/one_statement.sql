@@ -1,5 +1,5 @@
--- No rows: scores all customers of all venues by the default rules and fills the three original
--- tables, in one statement. In the braces goes the text of customers.sql.
+-- No rows: scores all customers of all venues by the default rules, and fills the three original
+-- tables, in one statement. The placeholder in braces is replaced by the text of customers.sql.
 WITH scored AS MATERIALIZED (
     SELECT
         s.*,

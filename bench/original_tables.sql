@@ -1,6 +1,6 @@
 -- The API's three original tables, as the audited service filled them: its columns, its unique keys
--- and its two indexes on calculated_at; and the one on venue_id without which the API could not read
--- a venue. Unqualified: the schema is the first of the search path.
+-- and its two indexes on calculated_at, plus an index on venue_id, which the API needs to read a
+-- venue. The names are unqualified: the tables are created in the first schema of the search path.
 
 CREATE TABLE customer_rfm_scores (
     customer_id uuid NOT NULL,

@@ -1,4 +1,4 @@
-"""RFM scoring as this project does it: bare, and guarded as the command line runs it."""
+"""RFM scoring of this project: bare, and guarded as the command line runs it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import psycopg
 from bench.measuring import Measured, TimedCursor
 
 from venue_analytics.database.connection import DatabaseAddress, connect
-from venue_analytics.harness import GroupRun, groups, history
+from venue_analytics.harness import GroupRun, RunParameters, groups, history
+from venue_analytics.harness.attempts import BatchTry
 from venue_analytics.harness.batches import pack
+from venue_analytics.harness.find_units import find_units
 from venue_analytics.harness.finish import finish_run
 from venue_analytics.harness.history import RunKey
 from venue_analytics.harness.leases import Leases
@@ -21,9 +23,8 @@ from venue_analytics.harness.plan import plan_run
 from venue_analytics.harness.process import process_batch
 from venue_analytics.harness.redis_server import RedisAddress
 from venue_analytics.harness.request import RunRequest
-from venue_analytics.harness.tenant import one_moment, set_tenant
-from venue_analytics.harness.venues import find_venues
-from venue_analytics.jobs import RFM_SCORING
+from venue_analytics.harness.tenant import set_tenant, snapshot_transaction
+from venue_analytics.jobs.rfm_scoring import JOB as RFM_SCORING
 from venue_analytics.jobs.rfm_scoring.score import score_venues
 from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
 
@@ -31,26 +32,26 @@ SETTINGS = RfmScoringSettings()
 
 
 def bare(uri: str, as_of: datetime, measured_in: str) -> Measured:
-    """Do the job's own step, group by group: no lease, no token, no fence, no history.
+    """Run only the job's own step, group by group: no lease, no token, no fence, no history.
 
     Args:
-        uri: of the database.
-        as_of: of the night.
-        measured_in: the database whose history says what venues took last, so that the groups are
-            those of the guarded way.
+        uri: the address of the database.
+        as_of: the as_of of the night.
+        measured_in: the database whose history has the last durations of the venues, so that the
+            groups are the same as in the guarded way.
     """
     with _connect(measured_in) as other, _connect(uri) as connection:
-        venue_ids = [venue.venue_id for venue in find_venues(other, RFM_SCORING).venues]
+        venue_ids = [venue.id for venue in find_units(other, RFM_SCORING).units]
         took = history.last_durations(other, RFM_SCORING.name, venue_ids)
         began = time.monotonic()
         rows = 0
         venues = [
-            replace(venue, expected_seconds=took.get(venue.venue_id))
-            for venue in find_venues(connection, RFM_SCORING).venues
+            replace(venue, expected_seconds=took.get(venue.id))
+            for venue in find_units(connection, RFM_SCORING).units
         ]
         for batch in pack(venues, max_tasks=None):
-            for group in groups.cut(batch.venues, lambda v: v, lambda v: groups.likeness(v, {})):
-                with one_moment(connection):
+            for group in groups.cut(batch.units, lambda v: v, lambda v: groups.likeness(v, {})):
+                with snapshot_transaction(connection):
                     set_tenant(connection, group[0].tenant_id)
                     results = score_venues(
                         GroupRun(
@@ -58,6 +59,7 @@ def bare(uri: str, as_of: datetime, measured_in: str) -> Measured:
                             group[0].tenant_id,
                             tuple(group),
                             SETTINGS,
+                            RunParameters(),
                             as_of,
                             force=False,
                             set_aside=lambda *_: None,
@@ -68,7 +70,7 @@ def bare(uri: str, as_of: datetime, measured_in: str) -> Measured:
 
 
 def guarded(uri: str, redis_uri: str, as_of: datetime) -> Measured:
-    """Run the job as a DAG run does, by one worker: plan, the batches one after the other, finish.
+    """Run the job as a DAG run with one worker does: plan, the batches in turn, finish.
 
     Raises:
         RuntimeError: a venue did not end well.
@@ -80,7 +82,9 @@ def guarded(uri: str, redis_uri: str, as_of: datetime) -> Measured:
         run = plan_run(connection, leases, RFM_SCORING, key, SETTINGS, RunRequest(), as_of=as_of)
         batches = history.load_batches(connection, run)
     for batch in batches:
-        process_batch(lambda: _connect(uri), leases, RFM_SCORING, run, batch, SETTINGS)
+        process_batch(
+            lambda: _connect(uri), leases, RFM_SCORING, BatchTry.of(RFM_SCORING, run, batch)
+        )
     with _connect(uri) as connection:
         unfinished = finish_run(connection, leases, RFM_SCORING, run)
     seconds = time.monotonic() - began

@@ -1,5 +1,5 @@
--- One row a purchase before as_of, of all venues or of one: what it is worth after its refunds.
--- Straight from the platform's tables. Parameters: as_of; venue_id, null for all.
+-- One row per purchase before as_of, of all venues or of one: its amount net of refunds, directly
+-- from the platform's tables. Parameters: as_of; venue_id, null for all.
 SELECT
     e.venue_id,
     o.tenant_id,

@@ -1,4 +1,4 @@
-"""The API's reads: through our views under row-level security, against plain tables without."""
+"""Measure the API's reads: views with row-level security against plain tables without it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ AT_LEAST, AT_MOST = 15, 1500
 
 @dataclass(frozen=True)
 class Question:
-    """What the API asks.
+    """A query of the API.
 
     Attributes:
-        name: for people.
-        query: over the API's names, which both sides have.
-        needs: counts the rows of the state that the answer is made of.
-        goal: times the plain table, at the most.
+        name: a name for the output.
+        query: the query, over names that exist on both sides.
+        needs: a query for the number of rows of the state that the answer needs.
+        goal: the maximum ratio to the time of the plain table.
     """
 
     name: str
@@ -77,7 +77,7 @@ QUESTIONS = (
 
 @dataclass(frozen=True)
 class Read:
-    """How a question was answered: seconds (medians), and rows of the state."""
+    """The cost of a question: median seconds on both sides, and rows of the state."""
 
     question: Question
     seconds: float
@@ -88,10 +88,10 @@ class Read:
 
 
 def measure_reads(server: PostgresServer, database: str) -> list[Read]:
-    """Ask each question of the largest venue, of its best customers, by turns on both sides.
+    """Ask each question about the largest venue and its customers, alternating between both sides.
 
-    What is timed is the server's answer until it has all arrived; nothing is prepared. The reader
-    has its tenant set throughout.
+    The time ends when the whole answer has arrived. Nothing is prepared. The reader's tenant is set
+    once, before the measurement.
     """
     with (
         psycopg.connect(server.superuser_uri(database), autocommit=True) as plain,
@@ -161,7 +161,7 @@ def _rows_read(node: dict[str, Any]) -> float:
 
 
 def _fill_plain_tables(plain: psycopg.Connection[Any]) -> None:
-    """Put into tables of the audited form what the views show."""
+    """Copy the rows of the views into tables of the audited form."""
     plain.execute("CREATE SCHEMA plain")
     plain.execute("SET search_path = plain, public")
     plain.execute(sql_file("original_tables"))

@@ -1,8 +1,8 @@
-"""What RFM scoring takes: floor, plain SQL, pandas, row by row, and ours; first build, next night.
+"""Measure RFM scoring: this project against a floor, plain SQL, pandas and row by row.
 
-All on one embedded PostgreSQL 18, each way in a process of its own on fresh tables; those that
-goals hang on are done by turns and more than once, and the least is told. Ways that come to other
-scores than ours stop the bench. The last table holds the figures against the goals.
+Everything runs on one embedded PostgreSQL 18, each way in a process of its own on new tables. The
+ways with goals are measured repeatedly, alternating, and the quickest time counts. The bench stops
+if a way computes other scores than this project. The last table compares figures with goals.
 
     make bench [SIZE=S]
     make bench SIZE=L
@@ -49,12 +49,12 @@ from venue_analytics.demo.servers import PostgresServer, ValkeyServer
 
 #: Nights after the first build.
 NIGHTS = 2
-#: How often the floor and our first build are done; the quickest counts.
+#: How often the floor and this project's first build are measured; the quickest counts.
 TIMES = 2
 FLOOR = "floor: read, and copy finished rows"
 ONE_STATEMENT = "one statement, all venues"
 ROW_BY_ROW = "row by row, as audited"
-#: Statements that are named when it is told where the time goes.
+#: The number of slowest statements to print.
 NAMED = 5
 
 Way = Callable[..., Measured]
@@ -62,7 +62,7 @@ Way = Callable[..., Measured]
 
 @dataclass
 class Figures:
-    """What was measured of one size."""
+    """The measurements of one size."""
 
     size: Size
     pairs: int = 0
@@ -70,14 +70,14 @@ class Figures:
     reads: list[Read] = field(default_factory=list)
 
     def add(self, way: str, measured: Measured) -> None:
-        """Keep the quickest of a way's measurements."""
+        """Keep the measurement if it is the way's quickest."""
         if way not in self.ways or measured.seconds < self.ways[way].seconds:
             self.ways[way] = measured
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A figure against its goal; `limit` is the least or the most that meets it."""
+    """A figure and its goal; `limit` is the lowest or the highest figure that meets it."""
 
     what: str
     seconds: float
@@ -93,7 +93,7 @@ class Verdict:
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure and print all chosen sizes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=[*SIZES, "S and M"], default="S and M")
     chosen = parser.parse_args().size
@@ -117,7 +117,7 @@ def main() -> None:
 
 
 class _Bench:
-    """One size, from its generation to its reads."""
+    """The bench of one size, from generating its data to its reads."""
 
     def __init__(
         self,
@@ -132,18 +132,18 @@ class _Bench:
         self._postgres = postgres
         self._valkey = valkey
         self._directory = directory
-        # twins: one for the other ways, the others for the ways of doing a night of ours
+        # three copies of one database: for the baselines, the bare way and the guarded way
         self._others, self._bare, self._guarded = (
             f"{kind}_{size.name.lower()}" for kind in ("others", "bare", "guarded")
         )
 
     def run(self) -> None:
-        """Measure all of it, and print what each way took."""
+        """Measure everything, and print the cost of each way."""
         began = time.monotonic()
         load(self._postgres, self._others, self.found.size)
         for database in (self._bare, self._guarded):
             copy(self._postgres, self._others, database)
-        self._tell(f"generated in {time.monotonic() - began:.0f} s")
+        self._print(f"generated in {time.monotonic() - began:.0f} s")
         self._first_builds()
         self._other_ways()
         self._nights()
@@ -152,7 +152,7 @@ class _Bench:
         drop(self._postgres, self._others, self._bare, self._guarded)
 
     def _first_builds(self) -> None:
-        """Build anew, on state that was emptied; the last build stays."""
+        """Measure first builds, each on emptied tables; the last build stays."""
         for _ in range(TIMES):
             for database in (self._bare, self._guarded):
                 empty(self._postgres, database)
@@ -185,10 +185,10 @@ class _Bench:
             arguments = (uri, "row_by_row", FIRST_NIGHT)
             self._measure(ROW_BY_ROW, self._others, baselines.row_by_row, *arguments)
             refuse_other_rows(uri, "row_by_row", "one_statement")
-        self._tell("all ways came to the same scores")
+        self._print("all ways computed the same scores")
 
     def _nights(self) -> None:
-        """Do nights of 2 % of the pairs, bare and guarded."""
+        """Measure nights in which 2 % of the pairs buy, bare and guarded."""
         for night in range(1, NIGHTS + 1):
             as_of = FIRST_NIGHT + night * DAY
             for database in (self._bare, self._guarded):
@@ -212,13 +212,13 @@ class _Bench:
     def _measure(self, way: str, database: str, function: Way, *arguments: Any) -> Measured:
         measured = measure(self._postgres, database, function, *arguments)
         self.found.add(way, measured)
-        self._tell(f"{way} {measured.seconds:.2f} s")
+        self._print(f"{way} {measured.seconds:.2f} s")
         return measured
 
     def _reads(self) -> None:
         self.found.reads = measure_reads(self._postgres, self._guarded)
         table = a_table(
-            f"{self.found.size.name}: the API's reads of the largest venue (! more than is needed)",
+            f"{self.found.size.name}: the API's reads of the largest venue (! more than needed)",
             ("Question", "By"),
             ("Views, ms", "Plain, ms", "Ratio", "State rows read", "Needed"),
         )
@@ -260,9 +260,9 @@ class _Bench:
         for way, measured in ways.items():
             if measured.statements:
                 parts = measured.statements.most_common(NAMED)
-                told = ", ".join(f"{name} {seconds:.2f}" for name, seconds in parts)
+                shown = ", ".join(f"{name} {seconds:.2f}" for name, seconds in parts)
                 rest = measured.seconds - sum(seconds for _, seconds in parts)
-                self._console.print(f"{way}: seconds of {told}; all else {rest:.2f}")
+                self._console.print(f"{way}, seconds by statement: {shown}; others {rest:.2f}")
 
     def _superuser(self, database: str) -> str:
         return self._postgres.superuser_uri(database)
@@ -270,7 +270,7 @@ class _Bench:
     def _jobs(self, database: str) -> str:
         return self._postgres.uri(database, "analytics_jobs")
 
-    def _tell(self, what: str) -> None:
+    def _print(self, what: str) -> None:
         self._console.print(f"{self.found.size.name}: {what}")
 
 
@@ -284,7 +284,7 @@ def _verdicts(found: Figures) -> Iterator[Verdict]:
 
     first, night = "first build, guarded", "next night, guarded"
     if ROW_BY_ROW in ways:
-        what = "first build, guarded, times faster than the audited way (extrapolated)"
+        what = "first build, guarded: speed-up over the audited way (extrapolated)"
         yield ratio(what, ROW_BY_ROW, first, 300, at_least=True)
     is_small = found.size.name == "S"
     yield ratio("first build / one statement", first, ONE_STATEMENT, 1.1 if is_small else 0.7)
@@ -305,7 +305,7 @@ def _growth(found: list[Figures]) -> Iterator[Verdict]:
         return
     for way in ("first build, guarded", "next night, guarded"):
         a_pair = [one.ways[way].seconds / one.pairs for one in (small, large)]
-        what = f"growth: {way}, time a pair at {large.size.name} / {small.size.name}"
+        what = f"growth: {way}, time per pair at {large.size.name} / {small.size.name}"
         yield Verdict(what, large.ways[way].seconds, a_pair[1] / a_pair[0], 1.3)
 
 
@@ -328,7 +328,7 @@ def _print_goals(console: Console, found: list[Figures]) -> None:
 
 
 def a_table(title: str, texts: Iterable[str], numbers: Iterable[str]) -> Table:
-    """Return an empty table; columns of numbers come last."""
+    """Return an empty table with columns of text, then of numbers."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for name in texts:
         table.add_column(name)

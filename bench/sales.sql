@@ -1,7 +1,7 @@
--- Fills the platform's tables with sales of a given size: venues of Zipf-distributed size; customers
--- who buy at several venues of their tenant; two years of orders. Parameters: venues, tenants, pairs
--- (customer at a venue), orders, skew (of the venues' sizes; 0 is none), events (of a venue),
--- customers (of a tenant, at the least), until. The same parameters give the same rows.
+-- Fills the platform's tables with two years of orders at venues of Zipf-distributed sizes, by
+-- customers who buy at several venues of their tenant. Parameters: venues, tenants, pairs (customer
+-- at a venue), orders, skew (of the venues' sizes; 0 means none), events (per venue), customers
+-- (minimum per tenant), until. The same parameters produce the same rows.
 
 SELECT setseed(0.5);
 
@@ -22,7 +22,7 @@ INSERT INTO venues
 SELECT venue_id, tenant_id, 'Venue ' || number, 'UTC', 1000, 'ACTIVE', %(until)s, %(until)s, NULL
 FROM size_of_venue;
 
--- half as many again as its largest venue has
+-- 1.5 times as many as its largest venue has, at least the parameter
 CREATE TEMP TABLE size_of_tenant AS
 SELECT
     tenant, tenant_id,
@@ -50,7 +50,7 @@ FROM size_of_venue AS v
 INNER JOIN size_of_tenant AS t ON v.tenant = t.tenant
 CROSS JOIN LATERAL generate_series(1, v.pairs) AS n;
 
--- each pair buys once; the rest of the orders fall on pairs by chance, on some far oftener
+-- each pair buys once; the other orders go to random pairs, to some far more often
 CREATE TEMP TABLE purchase AS
 SELECT
     pair,

@@ -1,4 +1,4 @@
-"""Whether two ways came to the same: a bench of different results is worth nothing."""
+"""Check that two ways computed the same results; otherwise their times cannot be compared."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import psycopg
 
-#: The order of rows tells nothing, and no name is a figure: customers are bound to their scores by
-#: a sum of products.
+#: Sums that do not depend on the order of rows. Sums of products with a hash of the ids detect
+#: scores that are assigned to other customers.
 FIGURES = {
     "customer_rfm_scores": (
         "count(*)",
@@ -50,18 +50,18 @@ FIGURES = {
         "sum(abs(hashtext(customer_id::text) % 1000) * clv)",
     ),
 }
-#: pandas computes averages in floats, and rounds half to even.
+#: The relative tolerance for pandas, which computes averages in floats and rounds half to even.
 AS_FLOATS_DO = Decimal("1e-5")
 
 Figures = dict[str, Decimal]
 
 
 class DifferentResultsError(Exception):
-    """Two ways of scoring came to different scores."""
+    """Two ways of scoring computed different scores."""
 
 
 def figures(uri: str, schema: str = "public") -> Figures:
-    """Count and add up what stands in the API's tables, or in the views of their names."""
+    """Return FIGURES of the API's tables, or of the views with their names."""
     found: Figures = {}
     with psycopg.connect(uri) as connection:
         for table, expressions in FIGURES.items():
@@ -75,25 +75,25 @@ def figures(uri: str, schema: str = "public") -> Figures:
 def refuse_difference(
     what: str, found: Figures, expected: Figures, tolerance: Decimal = Decimal(0)
 ) -> None:
-    """Stop where figures differ by more than a share of them.
+    """Check that figures differ by at most a relative tolerance.
 
     Raises:
-        DifferentResultsError: naming what differs.
+        DifferentResultsError: they differ by more; the message lists the differences.
     """
     different = [
-        f"{name}: {value} and not {expected[name]}"
+        f"{name}: {value}, expected {expected[name]}"
         for name, value in found.items()
         if abs(value - expected[name]) > tolerance * abs(expected[name])
     ]
     if different:
-        raise DifferentResultsError(f"{what} differs from ours:\n" + "\n".join(different))
+        raise DifferentResultsError(f"{what} has other results:\n" + "\n".join(different))
 
 
 def refuse_other_rows(uri: str, what: str, expected: str) -> None:
-    """Stop where a schema has scores of a customer that another schema does not have like that.
+    """Check that another schema has all rows of a schema's scores.
 
     Raises:
-        DifferentResultsError: with their number.
+        DifferentResultsError: rows are missing; the message has their number.
     """
     with psycopg.connect(uri) as connection:
         (others,) = connection.execute(
@@ -101,11 +101,11 @@ def refuse_other_rows(uri: str, what: str, expected: str) -> None:
             f"EXCEPT SELECT * FROM {expected}.customer_rfm_scores) AS d"
         ).fetchone() or (0,)
     if others:
-        raise DifferentResultsError(f"{others} rows of {what} are not those of {expected}")
+        raise DifferentResultsError(f"{others} rows of {what} are not in {expected}")
 
 
 def state_fingerprint(uri: str) -> Figures:
-    """Give the state's rows as one number, all columns but created_at, and its count."""
+    """Return the number of rows of the state, and a hash over all columns except created_at."""
     with psycopg.connect(uri) as connection:
         row = connection.execute(
             "SELECT count(*), sum(hashtextextended((to_jsonb(s) - 'created_at')::text, 0)) "

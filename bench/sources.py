@@ -1,4 +1,4 @@
-"""The platforms that are scored: their sizes, their sales, and a day more of them."""
+"""Generate the platforms that are scored: sizes, sales, and further days of sales."""
 
 from __future__ import annotations
 
@@ -15,17 +15,24 @@ from venue_analytics.database.connection import DatabaseAddress
 from venue_analytics.database.migrate import migrate
 from venue_analytics.demo.servers import PostgresServer
 
-#: No venue has its turn to be built anew on the nights that follow, which the bench makes sure of.
+#: The as_of of the first build.
 FIRST_NIGHT = datetime(2026, 2, 24, 2, tzinfo=UTC)
 DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much there is to score. A pair is a customer at a venue.
+    """The size of a platform.
 
-    Venues are Zipf-distributed, of so much skew; a venue has so many events, a tenant so many
-    customers at the least.
+    Attributes:
+        name: a name for the output.
+        venues: number of venues, of Zipf-distributed sizes.
+        tenants: number of tenants.
+        pairs: number of pairs of a venue and a customer who bought there.
+        orders: number of orders.
+        skew: exponent of the Zipf distribution; 0 makes all venues equal.
+        events: number of events per venue.
+        customers: minimum number of customers per tenant.
     """
 
     name: str
@@ -46,14 +53,14 @@ SIZES = {
 
 
 def load(server: PostgresServer, database: str, size: Size) -> None:
-    """Make a database with the platform's tables and our schema, nothing scored yet."""
+    """Create a migrated database with the platform's tables and no scores."""
     server.prepare({database: "analytics_owner"})
     owner = server.uri(database, "analytics_owner")
     parameters: dict[str, Any] = vars(size) | {"until": FIRST_NIGHT}
     platform = files("venue_analytics.demo")
     with psycopg.connect(owner, cursor_factory=psycopg.ClientCursor) as connection:
         connection.execute("SET work_mem = '256MB'")
-        # chance falls on rows in their order, which parallel workers would mix
+        # random() must see the rows in the same order each time, which parallel workers would mix
         connection.execute("SET max_parallel_workers_per_gather = 0")
         connection.execute(platform.joinpath("platform_schema.sql").read_text())
         connection.execute(sql_file("sales"), parameters)
@@ -63,14 +70,14 @@ def load(server: PostgresServer, database: str, size: Size) -> None:
 
 
 def copy(server: PostgresServer, template: str, database: str) -> None:
-    """Make a database that is another's twin, to the page."""
+    """Create a database as a physical copy of another one."""
     with psycopg.connect(server.superuser_uri(), autocommit=True) as connection:
         create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy OWNER analytics_owner")
         connection.execute(create.format(sql.Identifier(database), sql.Identifier(template)))
 
 
 def empty(server: PostgresServer, database: str) -> None:
-    """Forget all scores and all history."""
+    """Delete all scores and all history."""
     tables = (
         "SELECT string_agg(quote_ident(schemaname) || '.' || quote_ident(tablename), ', ') "
         "FROM pg_tables WHERE schemaname = 'jobs' OR tablename IN ('customer_rfm_state', "
@@ -82,7 +89,7 @@ def empty(server: PostgresServer, database: str) -> None:
 
 
 def drop(server: PostgresServer, *databases: str) -> None:
-    """Remove databases."""
+    """Drop databases."""
     with psycopg.connect(server.superuser_uri(), autocommit=True) as connection:
         for database in databases:
             connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(database)))
@@ -91,7 +98,7 @@ def drop(server: PostgresServer, *databases: str) -> None:
 def one_more_day(server: PostgresServer, database: str, night: int) -> None:
     """Add the sales of the day before a night; the first night is number 0.
 
-    Nothing is vacuumed or analysed after it: a day's sales are too few for autovacuum to come.
+    Nothing is vacuumed or analysed then: a day's sales are too few to trigger autovacuum.
     """
     parameters = {"since": FIRST_NIGHT + (night - 1) * DAY, "day": night}
     uri = server.superuser_uri(database)
@@ -100,6 +107,6 @@ def one_more_day(server: PostgresServer, database: str, night: int) -> None:
 
 
 def vacuum(server: PostgresServer, database: str) -> None:
-    """Do what autovacuum does after a load."""
+    """Vacuum and analyse, as autovacuum does after a load."""
     with psycopg.connect(server.superuser_uri(database), autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")

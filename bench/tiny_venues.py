@@ -1,7 +1,7 @@
-"""Many venues: what the harness costs where it costs most, and whether a large tenant hurts.
+"""Measure the harness on many tiny venues, where its cost is highest, and on one large tenant.
 
-Twin databases on one embedded PostgreSQL 18: bare (the job's own step, group by group, nothing
-else) and guarded (leases, tokens, history, fence, as a DAG run does it by one worker).
+Two copies of one database on one embedded PostgreSQL 18: bare (only the job's own step, group by
+group) and guarded (with leases, tokens, history and fence, as a DAG run with one worker does).
 
     .venv/bin/python -m bench.tiny_venues [--venues 10000]
 """
@@ -24,7 +24,7 @@ from venue_analytics.database.connection import DatabaseAddress
 from venue_analytics.database.migrate import migrate
 from venue_analytics.demo.servers import PostgresServer, ValkeyServer
 
-#: Of the guarded way, times the bare one.
+#: Maximum ratio of the guarded way's time to the bare one's.
 GOAL = 1.3
 ORDERS = 10
 SIMPLE = """
@@ -49,7 +49,7 @@ CREATE INDEX ON orders (venue_id, user_id) INCLUDE (tenant_id, status, total_amo
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure all shapes, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--venues", type=int, default=10_000)
     venues = parser.parse_args().venues
@@ -75,13 +75,13 @@ def main() -> None:
         bench_server(Path(directory) / "postgres") as postgres,
         ValkeyServer(Path(directory) / "valkey") as valkey,
     ):
-        for told, size, work_mem in shapes:
+        for shape, size, work_mem in shapes:
             _make_twins(postgres, size, work_mem)
             for night in range(2):
                 bare, guarded = _night(postgres, valkey, night)
                 ratio = guarded.seconds / bare.seconds
                 table.add_row(
-                    told,
+                    shape,
                     work_mem or "64MB",
                     "next" if night else "first",
                     f"{bare.seconds:.1f}",
@@ -90,7 +90,7 @@ def main() -> None:
                     f"{ratio:.2f}",
                     "met" if ratio <= GOAL else "missed",
                 )
-                console.print(f"{told}, night {night}: {guarded.seconds:.1f} s")
+                console.print(f"{shape}, night {night}: {guarded.seconds:.1f} s")
             drop(postgres, "bare", "guarded")
     console.print(table)
 

@@ -1,4 +1,4 @@
-"""Check the source contract against the data that it is defined over, in plain words."""
+"""Check the source contract against the data behind it."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from venue_analytics.database.statements import statement
 
 PACKAGE = "venue_analytics.database"
 
-#: What check_*.sql counts that breaks the contract; the rest is told and lived with.
+#: Counts of check_*.sql that break the contract; the others are warnings.
 FAULTS = (
     "duplicates",
     "of unknown status",
     "whose is_sale contradicts their status",
     "without loaded_through",
 )
-#: What it counts that is neither fault nor warning.
+#: Counts that are neither faults nor warnings.
 PLAIN = ("rows", "by guests", "deleted", "erased", "with updated_at")
 
 
 @dataclass
 class SourceReport:
-    """What was found.
+    """The findings of a check.
 
     Attributes:
         adapter: the adapter in force, None if there is none.
-        rows: rows of each view that could be read, over all tenants.
-        time_zones: venues in each time zone.
+        rows: number of rows of each readable view, over all tenants.
+        time_zones: number of venues in each time zone.
         faults: what breaks the contract.
-        warnings: what real platforms have, and the jobs leave out or live with.
+        warnings: common defects of real data, which the jobs leave out or tolerate.
     """
 
     adapter: str | None = None
@@ -46,10 +46,10 @@ class SourceReport:
 
 
 def check_source(connection: psycopg.Connection) -> SourceReport:
-    """Look at each view of the contract: is it there, typed right, unique, without orphans.
+    """Check each view of the contract: its existence, types, unique keys and references.
 
     Args:
-        connection: of the jobs' role: what it can't see, the jobs can't see.
+        connection: with the jobs' role, so that the check sees exactly what the jobs see.
     """
     report = SourceReport()
     if not _find_adapter(connection, report):
@@ -72,7 +72,7 @@ def _find_adapter(connection: psycopg.Connection, report: SourceReport) -> bool:
         row = None
     if row is None:
         report.faults.append(
-            "schema source is not there: run `python -m venue_analytics migrate --adapter …`"
+            "schema source is missing: run `python -m venue_analytics migrate --adapter …`"
         )
         return False
     (report.adapter,) = row
@@ -89,7 +89,7 @@ def _check_columns(
         return False
     if not rows[0]["readable"]:
         report.faults.append(
-            f"source.{view.name} may not be read: GRANT SELECT ON source.{view.name} "
+            f"source.{view.name} is not readable: GRANT SELECT ON source.{view.name} "
             "TO analytics_jobs"
         )
         return False
@@ -106,7 +106,7 @@ def _check_columns(
 
 
 def _check_venues(connection: psycopg.Connection, report: SourceReport) -> list[UUID]:
-    """Check the venues of all tenants; gives the tenants."""
+    """Check the venues of all tenants; return the tenants."""
     with connection.cursor(row_factory=dict_row) as cursor:
         try:
             venues = cursor.execute(statement(PACKAGE, "check_venues")).fetchall()
@@ -143,7 +143,7 @@ def _check_tenants_of_orders(
             statement(PACKAGE, "orders_of_unknown_tenants"), {"tenants": tenants}
         ).fetchone() or (0,)
     if orders:
-        report.warnings.append(f"source.orders has {orders:,} rows of no tenant that has a venue")
+        report.warnings.append(f"source.orders has {orders:,} rows of tenants without a venue")
 
 
 def _check_rows(
@@ -152,7 +152,7 @@ def _check_rows(
     view: ContractView,
     tenants: list[UUID],
 ) -> None:
-    """Count what is amiss in a view, tenant by tenant as the jobs see it."""
+    """Count the defects of a view, one tenant at a time, as the jobs read it."""
     counts: Counter[str] = Counter()
     seen_by_all = 0
     for tenant_id in tenants:
@@ -172,7 +172,7 @@ def _check_rows(
             return
         counts.update(row or {})
         seen_by_all = max(seen_by_all, (row or {}).get("rows", 0))
-    # customers without a tenant are seen, and counted, once a tenant
+    # customers without a tenant are counted again for every tenant
     report.rows[view.name] = counts["rows"] if view.name != "customers" else seen_by_all
     for kind, count in counts.items():
         if not count or kind in PLAIN:
@@ -186,5 +186,5 @@ def _check_rows(
     if view.name == "freshness" and counts["rows"] < len(tenants):
         report.faults.append(
             f"source.freshness has rows for {counts['rows']} of {len(tenants)} tenants: "
-            "the others' venues cannot be done"
+            "venues of the other tenants cannot be processed"
         )

@@ -1,4 +1,4 @@
-"""From an Airflow connection to a psycopg connection that runs with one role's rights."""
+"""Open a psycopg connection that has one role's rights from an Airflow connection."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from venue_analytics.database.server_address import BadConnectionError, ServerAd
 JOBS_ROLE = "analytics_jobs"
 OWNER_ROLE = "analytics_owner"
 
-#: Extras of an Airflow connection that libpq understands, but for those that we set ourselves;
-#: the others are Airflow's own.
+#: Extras of an Airflow connection that are passed to libpq: its own options, except those that are
+#: set here. The other extras are Airflow's.
 LIBPQ_EXTRAS = frozenset(option.keyword.decode() for option in Conninfo.get_defaults()) - {
     "options",
     "application_name",
@@ -26,12 +26,12 @@ LIBPQ_EXTRAS = frozenset(option.keyword.decode() for option in Conninfo.get_defa
 }
 
 
-#: No statement is executed as often as that.
+#: A threshold that no statement reaches: psycopg prepares only on request.
 NEVER_BY_ITSELF = 2**31
 
 
 class DatabaseAddress(ServerAddress):
-    """Where the analytics database is; never shows its password."""
+    """The address of the analytics database; its repr hides the password."""
 
     SERVER = "database"
     TYPES = ("postgres", "postgresql")
@@ -39,7 +39,7 @@ class DatabaseAddress(ServerAddress):
 
     @property
     def conninfo(self) -> str:
-        """It as libpq reads it, with the password."""
+        """Return the libpq connection string, including the password."""
         parts = {key: value for key, value in self.extra.items() if key in LIBPQ_EXTRAS}
         named = {
             "host": self.host,
@@ -61,27 +61,29 @@ def connect(
     statement_timeout_seconds: int = 0,
     lease_seconds: float = 30,
 ) -> psycopg.Connection:
-    """Open a connection that has the rights of `role` only, whoever logs in.
+    """Open a connection that has only the rights of `role`, whatever the login.
 
-    It is in autocommit mode: transactions are the blocks that say so. The session's time zone is
-    UTC. Statements are not prepared unless they say so: a generic plan of the scoring queries was
-    measured at up to 24 times the cost of one made for the venue.
+    The connection is in autocommit mode; transactions are explicit blocks. The session's time zone
+    is UTC. Statements are prepared only on request: a generic plan of the scoring queries was
+    measured at up to 24 times the cost of a plan made for the venue.
 
     Args:
-        address: where the database is; the `options` of its extra count, but yield to ours.
-        by: opens it in another way, such as Airflow's hook; takes psycopg.connect's arguments.
-        role: the role whose rights hold; None keeps the login's own.
+        address: the database; `options` in its extra apply unless they are set here too.
+        by: opens the connection instead of psycopg.connect, with the same arguments; for example
+            Airflow's hook.
+        role: the role whose rights apply; None keeps the login's own.
         application_name: shown in pg_stat_activity.
         statement_timeout_seconds: the server cancels a longer statement; 0 means never.
-        lease_seconds: how long a lease lasts that nobody renews.
+        lease_seconds: the lifetime of a lease that is not renewed. The server ends a session that
+            is idle in a transaction for so long, and cancels a wait for a lock after twice that.
 
     Raises:
         BadConnectionError: the login may not act as `role`, the role does not exist, or the
-            connection's extra names an option that there is not.
+            connection's extra has an unknown option.
         psycopg.OperationalError: the server cannot be reached.
     """
     lease = round(lease_seconds * 1000)
-    # the server takes the last of two values
+    # the server applies the last value of an option
     options = (
         f"{address.extra.get('options') or ''} "
         f"-c timezone=UTC -c statement_timeout={statement_timeout_seconds}s "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ContractView:
-    """One view of schema `source`: its columns with their types, and what is unique in it."""
+    """One view of schema `source`: its name, its columns with their types, and its unique key."""
 
     name: str
     columns: dict[str, str]

@@ -1,4 +1,4 @@
-"""The currency codes that may be given: those of ISO 4217, and those replaced since 2000."""
+"""The accepted currency codes: those of ISO 4217, and those replaced since 2000."""
 
 _CURRENT = """
     AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD

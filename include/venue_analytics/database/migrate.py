@@ -1,4 +1,4 @@
-"""Bring a database up to date: roles, migrations, and the adapter over its source tables."""
+"""Migrate a database: roles, migrations, and the adapter over its source tables."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ SCHEMA_RIGHTS: tuple[tuple[str, LiteralString], ...] = (
 
 
 class MigrationError(Exception):
-    """The database cannot be brought up to date; the message says what stands in the way."""
+    """The database cannot be migrated; the message says why."""
 
 
 @dataclass(frozen=True)
 class Migrated:
-    """What a migration did.
+    """The result of a migration.
 
     Attributes:
-        from_revision: the revision found, None in an empty database.
-        to_revision: the revision that now stands.
-        adapter: the adapter's name.
-        currency: of amounts that name none (ISO 4217).
+        from_revision: the revision before, None in an empty database.
+        to_revision: the revision after.
+        adapter: the name of the adapter in force.
+        currency: the currency of amounts without one (ISO 4217).
     """
 
     from_revision: str | None
@@ -59,23 +59,23 @@ class Migrated:
 def migrate(
     address: DatabaseAddress, *, adapter: str | None = None, currency: str | None = None
 ) -> Migrated:
-    """Create or upgrade schemas, tables and views, and point the source contract at its tables.
+    """Create or upgrade schemas, tables and views, and define the source contract by an adapter.
 
-    Runs in one transaction: on any fault nothing is changed (roles, which belong to the whole
-    server, excepted). Everything that is made belongs to analytics_owner. The adapter's views
-    and grants are made by the login, since they need its rights on the source tables.
+    Everything runs in one transaction, so an error changes nothing, except roles that are missing
+    and were created. analytics_owner owns every object. The login creates the adapter's views and
+    grants, because they need its rights on the source tables.
 
     Args:
-        address: the database, with a login that may act as analytics_owner and may grant the
-            source tables.
-        adapter: `platform`, `simple`, `csv`, or the path of an .sql file of one's own; by
-            default the adapter in force, at first `platform`.
-        currency: ISO 4217, for adapters whose tables name none; by default the one in force,
-            at first USD.
+        address: the database, with a login that may act as analytics_owner and may grant rights on
+            the source tables.
+        adapter: `platform`, `simple`, `csv`, or the path of an .sql file; by default the adapter
+            in force, initially `platform`.
+        currency: ISO 4217 code for adapters whose tables have no currency; by default the one in
+            force, initially USD.
 
     Raises:
-        MigrationError: a table of ours is there already and not ours, the adapter's tables are
-            missing, or rights are.
+        MigrationError: a table of that name exists and was not made by these migrations, the
+            adapter's tables are missing, or rights are missing.
     """
     if currency is not None and currency not in CODES:
         raise MigrationError(
@@ -83,7 +83,7 @@ def migrate(
         )
     with _open(address) as connection:
         driver = _driver_connection(connection)
-        # one migration at a time; a second one finds all done
+        # one migration at a time: a concurrent one waits, then has nothing to do
         driver.execute("SELECT pg_advisory_xact_lock(hashtextextended('venue_analytics', 0))")
         _make_roles(driver)
         _make_schemas(driver)
@@ -97,7 +97,7 @@ def migrate(
 
 @contextmanager
 def _open(address: DatabaseAddress) -> Iterator[sqlalchemy.Connection]:
-    # SQLAlchemy serves Alembic alone; psycopg reads the address, as everywhere else.
+    # SQLAlchemy is here only for Alembic; psycopg parses the address, as everywhere else.
     engine = sqlalchemy.create_engine(
         "postgresql+psycopg://",
         creator=lambda: psycopg.connect(
@@ -111,7 +111,7 @@ def _open(address: DatabaseAddress) -> Iterator[sqlalchemy.Connection]:
     except (sqlalchemy.exc.DBAPIError, psycopg.Error) as error:
         cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
         if isinstance(cause, psycopg.OperationalError) and cause.sqlstate is None:
-            raise cause from None  # not reached at all: told as everywhere else
+            raise cause from None  # unreachable server: reported as in every other command
         raise MigrationError(" ".join(str(cause).split())) from error
     except TableInTheWayError as error:
         raise MigrationError(str(error)) from None
@@ -126,7 +126,7 @@ def _driver_connection(connection: sqlalchemy.Connection) -> psycopg.Connection:
 
 
 def _make_roles(driver: psycopg.Connection) -> None:
-    """Make the missing roles and, where it may, let the login act as their owner."""
+    """Create the missing roles, and let the login act as owner and, if it may, as the jobs."""
     text: LiteralString = files(PACKAGE).joinpath("roles.sql").read_text(encoding="utf-8")
     try:
         with driver.transaction():
@@ -134,17 +134,17 @@ def _make_roles(driver: psycopg.Connection) -> None:
             _let_login_act_as(driver, OWNER_ROLE)
     except psycopg.errors.InsufficientPrivilege as error:
         raise MigrationError(
-            f"roles are missing and the login may not make them ({str(error).strip()}): have an "
+            f"roles are missing and the login may not create them ({str(error).strip()}): have an "
             "administrator run include/venue_analytics/database/roles.sql once, and GRANT "
             f"{OWNER_ROLE} to the login"
         ) from None
-    # Whoever migrates may run the jobs too, where it may say so itself.
+    # The login may run the jobs too, if it has the right to grant itself that role.
     with suppress(psycopg.errors.InsufficientPrivilege), driver.transaction():
         _let_login_act_as(driver, JOBS_ROLE)
 
 
 def _let_login_act_as(driver: psycopg.Connection, role: str) -> None:
-    # From 16 on, who made a role is its member, and may still not act as it.
+    # From PostgreSQL 16 on, the creator of a role is a member that may not SET ROLE to it.
     right = "SET" if driver.info.server_version >= 160000 else "MEMBER"
     may = driver.execute("SELECT pg_has_role(current_user, %s, %s)", [role, right]).fetchone()
     if may is not None and not may[0]:
@@ -152,7 +152,7 @@ def _let_login_act_as(driver: psycopg.Connection, role: str) -> None:
 
 
 def _make_schemas(driver: psycopg.Connection) -> None:
-    """Make schemas jobs and source for the owner; refuse one of somebody else's."""
+    """Create schemas jobs and source; raise if one belongs to another owner."""
     for name in ("jobs", "source"):
         found = driver.execute(
             "SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = %s", [name]
@@ -180,7 +180,7 @@ def _make_schemas(driver: psycopg.Connection) -> None:
 def _upgrade(
     connection: sqlalchemy.Connection, driver: psycopg.Connection
 ) -> tuple[str | None, str]:
-    """Run the missing migrations as the owner, in the transaction that is open."""
+    """Run the missing migrations as the owner, in the open transaction."""
     config = Config()
     config.set_main_option("script_location", "venue_analytics.database:migrations")
     config.set_main_option("path_separator", "os")
@@ -195,13 +195,13 @@ def _upgrade(
 
 
 def _apply_adapter(driver: psycopg.Connection, adapter: str | None, currency: str | None) -> None:
-    """Replace the contract's views by the adapter's."""
+    """Replace the views of the contract with the adapter's."""
     if driver.info.transaction_status is not TransactionStatus.INTRANS:
-        raise MigrationError("the migrations ended the transaction that they were to run in")
+        raise MigrationError("a migration ended the transaction that it runs in")
     in_force = driver.execute("SELECT name, currency FROM source.adapter").fetchone()
     name = (in_force[0] if in_force else "platform") if adapter is None else adapter
     if name.endswith(".sql"):
-        name = str(Path(name).resolve())  # found again from any folder
+        name = str(Path(name).resolve())  # a later `migrate` may run in another folder
     text = _adapter_text(name)
     views = [sql.Identifier("source", view.name) for view in VIEWS]
     driver.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.SQL(", ").join(views)))
@@ -209,8 +209,8 @@ def _apply_adapter(driver: psycopg.Connection, adapter: str | None, currency: st
         driver.execute(text)
         if driver.info.transaction_status is not TransactionStatus.INTRANS:
             raise MigrationError(
-                f"adapter {name} ended the transaction, so that what it made before stands: take "
-                "BEGIN, COMMIT and ROLLBACK out of it, and migrate again"
+                f"adapter {name} ended the transaction, so its changes up to there are committed: "
+                "remove BEGIN, COMMIT and ROLLBACK from it, and migrate again"
             )
         for view in views:
             driver.execute(
@@ -219,7 +219,7 @@ def _apply_adapter(driver: psycopg.Connection, adapter: str | None, currency: st
             driver.execute(sql.SQL("GRANT SELECT ON {} TO analytics_jobs").format(view))
         driver.execute("GRANT SELECT ON source.venues TO analytics_lister")
     except psycopg.ProgrammingError as error:
-        # a missing table or column, a type that cannot be cast, a right that is not there
+        # a missing table, column or right, or a type that cannot be cast
         raise MigrationError(
             f"adapter {name} does not fit this database: {error.diag.message_primary}. "
             "Nothing was changed. Choose another adapter, or write one "
@@ -232,7 +232,7 @@ def _apply_adapter(driver: psycopg.Connection, adapter: str | None, currency: st
 
 
 def _adapter_text(name: str) -> LiteralString:
-    """Read a shipped adapter, or a file of one's own."""
+    """Return the SQL of a built-in adapter, or of a file."""
     if name in ADAPTERS:
         return files(PACKAGE).joinpath("adapters", f"{name}.sql").read_text(encoding="utf-8")
     path = Path(name)

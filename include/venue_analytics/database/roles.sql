@@ -1,9 +1,9 @@
--- The roles of this system, made where they are missing; needs CREATEROLE. All are NOLOGIN groups
--- here: give a login of your own the role it needs (GRANT analytics_jobs TO airflow_login).
---   analytics_owner   owns what the migrations make; policies hold for it too (FORCE)
---   analytics_jobs    what every job, the command line and the tests run as
---   analytics_reader  what the analytics API reads as
---   analytics_lister  owns jobs.list_venues() alone: sees every tenant's venues, and nothing else
+-- Creates the missing roles of this system; needs CREATEROLE. All are NOLOGIN groups: grant your
+-- login the role that it needs (GRANT analytics_jobs TO airflow_login).
+--   analytics_owner   owns what the migrations create; policies apply to it too (FORCE)
+--   analytics_jobs    the role of every job, the command line and the tests
+--   analytics_reader  the role of the analytics API
+--   analytics_lister  owns only jobs.list_venues(); sees every tenant's venues and nothing else
 DO $$
 DECLARE
     role_name text;
@@ -15,13 +15,13 @@ BEGIN
             BEGIN
                 EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
             EXCEPTION
-                -- roles are the server's: another database's migration may have been faster
+                -- roles are global: a migration of another database may have created it meanwhile
                 WHEN duplicate_object OR unique_violation THEN NULL;
             END;
         END IF;
     END LOOP;
-    -- The owner hands the listing function over to the lister, without inheriting its sight
-    -- (PostgreSQL 15 cannot say so: there the owner sees the venues of all tenants).
+    -- The owner transfers the listing function to the lister, but must not inherit its rights.
+    -- PostgreSQL 15 cannot express that: there the owner sees the venues of all tenants.
     IF NOT EXISTS (
         SELECT FROM pg_auth_members AS m
         WHERE m.roleid = 'analytics_lister'::regrole AND m.member = 'analytics_owner'::regrole

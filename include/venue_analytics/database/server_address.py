@@ -1,4 +1,4 @@
-"""The fields of an Airflow connection, read without Airflow: a URI, or Airflow's JSON."""
+"""Parse an Airflow connection without Airflow, from a URI or Airflow's JSON."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 
 class BadConnectionError(Exception):
-    """A connection is missing, cannot be read or may not be used; the message says what to do."""
+    """A connection is missing, invalid or not permitted; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class ServerAddress:
-    """Where a server is; never shows its password.
+    """The address of a server; its repr hides the password.
 
     Attributes:
-        name: of the connection or the variable, for messages.
+        name: the name of the connection or the variable, for messages.
     """
 
     SERVER: ClassVar[str]
@@ -36,14 +36,14 @@ class ServerAddress:
 
     @classmethod
     def parse(cls, value: str, *, name: str) -> Self:
-        """Read the value of an `AIRFLOW_CONN_…` variable: a URI, or Airflow's JSON.
+        """Parse the value of an `AIRFLOW_CONN_…` variable: a URI, or Airflow's JSON.
 
         Args:
             value: the variable's value.
             name: the variable's name, for messages.
 
         Raises:
-            BadConnectionError: the value is neither, or leads to another kind of server.
+            BadConnectionError: the value is neither, or is of another type of server.
         """
         forms = (
             f"must be {cls.EXAMPLE}, or Airflow's JSON with conn_type, host, port, login, "
@@ -54,12 +54,12 @@ class ServerAddress:
             extra = fields.get("extra") or {}
             extra = json.loads(extra) if isinstance(extra, str) else extra
             if not isinstance(extra, dict):
-                raise ValueError("extra is no object")
+                raise ValueError("extra is not an object")
             port = int(fields["port"]) if fields.get("port") else None
         except json.JSONDecodeError:
             raise BadConnectionError(f"{name} is not valid JSON: {forms}") from None
         except (TypeError, ValueError):
-            # Its own text may hold the password.
+            # The error's own text may contain the password.
             raise BadConnectionError(f"{name} cannot be read: {forms}") from None
         conn_type = fields.get("conn_type")
         if conn_type not in (None, *cls.TYPES):
@@ -72,10 +72,10 @@ class ServerAddress:
 
     @classmethod
     def from_environment(cls, *names: str) -> Self:
-        """Take the first of these environment variables that is set.
+        """Parse the first of these environment variables that is set.
 
         Raises:
-            BadConnectionError: none is set, or it cannot be read.
+            BadConnectionError: none is set, or its value is invalid.
         """
         for name in names:
             if value := os.environ.get(name):
@@ -93,6 +93,6 @@ def _of_uri(value: str) -> dict[str, Any]:
         "login": unquote(uri.username or ""),
         "password": unquote(uri.password or ""),
         "schema": unquote(uri.path.lstrip("/")),
-        # Airflow writes an extra there that is more than texts
+        # Airflow puts an extra there whose values are not all strings
         "extra": query.get("__extra__", query),
     }

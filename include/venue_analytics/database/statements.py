@@ -1,4 +1,4 @@
-"""The project's SQL: each statement lives in a file of its own beside the code that runs it."""
+"""Load SQL statements; each is a file next to the code that runs it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import LiteralString
 
 @cache
 def statement(package: str, name: str) -> LiteralString:
-    """Read `sql/<name>.sql` of a package.
+    """Return the text of `sql/<name>.sql` in a package.
 
-    The text is a literal of this project, which is what psycopg asks of a query; values are
-    bound, never put into it.
+    It is typed as a literal, as psycopg requires of a query: the text is part of this project, and
+    values are bound as parameters.
     """
     return files(package).joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")

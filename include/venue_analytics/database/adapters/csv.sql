@@ -1,7 +1,7 @@
--- The adapter `csv`: the tables that `load-orders` fills, and the source contract over them.
--- One file has one owner: all rows are of one fixed tenant, under row-level security all the same.
--- Runs as often as one likes, whoever logs in: it makes what is missing, all of it
--- analytics_owner's, and drops nothing.
+-- Adapter `csv`: the tables that `load-orders` fills, and the source contract over them.
+-- All rows belong to one fixed tenant; row-level security applies nevertheless.
+-- It may run any number of times, under any login: it creates what is missing, owned by
+-- analytics_owner, and drops no table.
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'csv') THEN
@@ -12,7 +12,7 @@ $$;
 SET LOCAL ROLE analytics_owner;
 
 
--- One row: a venue that a file names, with the clock and the currency of its purchases.
+-- One row: a venue of a file, with the time zone and the currency of its purchases.
 CREATE TABLE IF NOT EXISTS csv.venues (
     venue_id uuid PRIMARY KEY,
     tenant_id uuid NOT NULL,
@@ -21,14 +21,14 @@ CREATE TABLE IF NOT EXISTS csv.venues (
     currency text
 );
 
--- One row: a customer, under the key that the files use for it.
+-- One row: a customer; external_id is the key in the files.
 CREATE TABLE IF NOT EXISTS csv.customers (
     customer_id uuid PRIMARY KEY,
     tenant_id uuid NOT NULL,
     external_id text NOT NULL
 );
 
--- One row: a row of a file. Its file_line is where it begins; the header is line 1.
+-- One row: a row of a file. file_line is the line where it begins; the file's first line is 1.
 CREATE TABLE IF NOT EXISTS csv.orders (
     order_id uuid PRIMARY KEY,
     tenant_id uuid NOT NULL,
@@ -43,7 +43,7 @@ CREATE TABLE IF NOT EXISTS csv.orders (
     file_line bigint NOT NULL
 );
 
--- Covers a venue's aggregation per customer, so that it reads the index alone.
+-- Covers the aggregation of a venue by customer, which then is an index-only scan.
 CREATE INDEX IF NOT EXISTS orders_by_venue_and_customer ON csv.orders (venue_id, customer_id)
 INCLUDE (tenant_id, order_id, status, currency, ordered_at, amount);
 
@@ -101,7 +101,7 @@ SELECT
     null::timestamptz AS updated_at,
     o.status,
     o.status IN ('paid', 'refunded') AS is_sale,
-    -- a file says that a purchase was refunded, not when nor how much: all of it, at its own time
+    -- a file does not say when or how much was refunded: taken as all of it, at the purchase's time
     CASE WHEN o.status = 'refunded' THEN o.ordered_at END AS refunded_at,
     source.cents(o.amount) AS amount_cents,
     false AS is_rounded,

@@ -1,10 +1,10 @@
 -- Adapter `platform`: the source contract over the audited ticketing platform's own tables.
--- Sales are a branch of their own: the planner then knows how many they are, and leaves out the
--- other branch where nobody asks for it.
--- Indexes it wants: orders (event_id, user_id) INCLUDE (id, tenant_id, status, currency,
--- created_at, updated_at, total_cents); events (venue_id). With several tenants: order_refunds
--- (tenant_id), and CREATE STATISTICS (dependencies) ON venue_id, tenant_id FROM events, and ON
--- event_id, tenant_id FROM orders.
+-- Sales are a separate branch of source.orders, so that the planner can estimate their number and
+-- skip the other branch in queries of sales.
+-- Recommended indexes: orders (event_id, user_id) INCLUDE (id, tenant_id, status, currency,
+-- created_at, updated_at, total_cents); events (venue_id). With several tenants also order_refunds
+-- (tenant_id), CREATE STATISTICS (dependencies) ON venue_id, tenant_id FROM events, and the same
+-- ON event_id, tenant_id FROM orders.
 
 CREATE VIEW source.venues WITH (security_invoker) AS
 SELECT
@@ -20,7 +20,7 @@ SELECT
     ) AS open
 FROM public.venues AS v;
 
--- An event of several shows starts with its first and ends with its last.
+-- An event with several shows starts with the first one and ends with the last one.
 CREATE VIEW source.events WITH (security_invoker) AS
 SELECT
     e.id::uuid AS event_id,
@@ -90,7 +90,7 @@ WHERE
     o.status IS NULL
     OR o.status NOT IN ('CONFIRMED', 'COMPLETED', 'PAID', 'REFUND_INITIATED', 'REFUNDED');
 
--- Refunds that went through.
+-- Only completed refunds.
 CREATE VIEW source.refunds WITH (security_invoker) AS
 SELECT
     r.id::uuid AS refund_id,
@@ -117,8 +117,8 @@ SELECT
 FROM public.ticket_scans AS s
 LEFT JOIN public.events AS e ON s.event_id = e.id;
 
--- An erasure request takes the customer out at once, whatever its state, unless it was turned
--- down, and although the account itself is gone.
+-- A customer is erased from the moment of an erasure request, whatever its state, unless it was
+-- rejected or cancelled, and even if the account itself no longer exists.
 CREATE VIEW source.customers WITH (security_invoker) AS
 SELECT
     u.id::uuid AS customer_id,
@@ -146,7 +146,7 @@ WHERE
     upper(coalesce(g.status::text, 'PENDING')) NOT IN ('REJECTED', 'CANCELLED')
     AND NOT EXISTS (SELECT FROM public.users AS u WHERE u.id = g.user_id);
 
--- The jobs write where they read: the source is complete up to now.
+-- The source is the same database, not a copy that lags: it is complete up to now.
 CREATE VIEW source.freshness WITH (security_invoker) AS
 SELECT DISTINCT
     v.tenant_id::uuid AS tenant_id,
@@ -159,7 +159,7 @@ public.venues, public.events, public.event_schedules, public.event_capacity, pub
 public.order_refunds, public.ticket_scans, public.users, public.gdpr_deletion_requests
 TO analytics_jobs;
 
--- jobs.list_venues() alone sees the venues of every tenant.
+-- Only jobs.list_venues() sees the venues of every tenant.
 GRANT SELECT ON public.venues TO analytics_lister;
 DROP POLICY IF EXISTS analytics_lister ON public.venues;
 CREATE POLICY analytics_lister ON public.venues FOR SELECT TO analytics_lister USING (TRUE);

@@ -1,4 +1,4 @@
-"""Somebody's own purchases, from a CSV file into the tables of the adapter `csv`."""
+"""Load purchases from a CSV file into the tables of the adapter `csv`."""
 
 from venue_analytics.database.purchases.columns import ColumnChoice, LoadError
 from venue_analytics.database.purchases.load import LoadReport, load_orders

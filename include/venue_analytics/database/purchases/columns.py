@@ -1,4 +1,4 @@
-"""Which column of a file holds what."""
+"""Find the columns of a file by their headers."""
 
 import re
 from collections.abc import Sequence
@@ -6,12 +6,12 @@ from dataclasses import dataclass, fields
 
 
 class LoadError(Exception):
-    """A file that cannot be loaded at all; the message says why, and what to do."""
+    """Nothing of a file can be loaded; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class ColumnChoice:
-    """The headers that a person has chosen; None = recognise a common name."""
+    """The headers that the user chose; None means to recognise a common name."""
 
     customer: str | None = None
     time: str | None = None
@@ -25,7 +25,7 @@ class ColumnChoice:
 ROLES = tuple(field.name for field in fields(ColumnChoice))
 REQUIRED = ("customer", "time", "amount")
 
-# Best name first: where a file has several, the earlier one is taken.
+# In order of preference: the first one that a file has is used.
 _NAMES = {
     "customer": """
         customer_id customer customer_number customer_no customer_nr customer_code customer_key
@@ -61,15 +61,15 @@ RECOGNISED = {role: tuple(names.split()) for role, names in _NAMES.items()}
 
 
 def normalise(header: str) -> str:
-    """A name without case, spaces, dashes and the like: `Order Date`, `orderDate` → `orderdate`."""
+    """Return a header without case and punctuation: `Order Date`, `orderDate` → `orderdate`."""
     return re.sub(r"[\W_]+", "", header).casefold()
 
 
 def find_columns(header: Sequence[str], choice: ColumnChoice) -> dict[str, int]:
-    """The position of each role's column; roles that the file has no column for are left out.
+    """Return the position of each role's column, without the roles that have none.
 
     Raises:
-        LoadError: a chosen or required column is missing, or one that is used stands there twice.
+        LoadError: a chosen or required column is missing, or a used one is in the header twice.
     """
     names = [normalise(name) for name in header]
     positions: dict[str, int] = {}
@@ -93,14 +93,14 @@ def find_columns(header: Sequence[str], choice: ColumnChoice) -> dict[str, int]:
         same = [h for h in header if h.strip() == name] if name == chosen else None
         if len(same or [n for n in names if n == names[position]]) > 1:
             raise LoadError(
-                f"The column {name!r} ({role}) stands more than once in the header: "
+                f"The column {name!r} ({role}) is in the header more than once: "
                 f"{_listed(header)}. Rename one of them, or choose another with --{role}-column."
             )
     return positions
 
 
 def _chosen_column(header: Sequence[str], names: Sequence[str], role: str, chosen: str) -> int:
-    """Exactly as written if that is there, else the same name but for case, spaces and dashes."""
+    """Return the position of a chosen column: an exact match, else one of the normalised name."""
     stripped = [name.strip() for name in header]
     if chosen.strip() in stripped:
         return stripped.index(chosen.strip())

@@ -1,4 +1,4 @@
-"""Loading a file of purchases: one pass over it, one transaction."""
+"""Load a file of purchases in one pass and one transaction."""
 
 import csv
 import unicodedata
@@ -40,7 +40,8 @@ from venue_analytics.database.purchases.rows import (
 )
 from venue_analytics.database.statements import statement
 
-# Whose all rows are, and what ids are made from. To change one of them is to orphan every row.
+# The tenant of all rows, and the namespaces of their ids. A change to any of these orphans every
+# loaded row.
 TENANT_ID = UUID("2b6f5c0e-6c1d-5d5e-9d0b-6a4f0b1e7c11")
 _ORDERS = uuid5(TENANT_ID, "orders")
 _CUSTOMERS = uuid5(TENANT_ID, "customers")
@@ -56,26 +57,26 @@ _IDS_REMEMBERED = 65_536
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a load found and did.
+    """The result of a load.
 
     Attributes:
-        dataset: whose rows were replaced.
-        columns: the header that was used, by role (customer, time, amount, …).
+        dataset: the data set that was replaced.
+        columns: the header of each role (customer, time, amount, …).
         delimiter: comma, semicolon, tab or bar.
-        rows_read: rows of the file, the header and blank lines at its end aside;
+        rows_read: rows of the file, without the header and blank lines at the end;
             = loaded + rejected.
-        loaded: good rows, all in the database now; = inserted + updated + unchanged.
-        inserted: those that were not there before.
-        updated: those that said something else before.
-        unchanged: those that were there; not written again.
-        removed: orders of an earlier load whose rows are gone from the file, or no longer good.
+        loaded: valid rows, all in the database now; = inserted + updated + unchanged.
+        inserted: loaded rows that are new.
+        updated: loaded rows that differ from the earlier load.
+        unchanged: loaded rows that did not have to be written.
+        removed: orders of an earlier load whose rows are no longer in the file, or now invalid.
         rejected: rows that were not loaded.
-        rejected_by_kind: how many for which kind of reason, most frequent first.
-        rejects: the first 50 of them; all stand in the rejects file.
+        rejected_by_kind: the number of rejected rows by kind of reason, most frequent first.
+        rejects: the first 50 rejected rows; the rejects file has all of them.
         first_purchase: the earliest time of the loaded rows, whatever their status.
-        last_purchase: the latest.
-        venues: how many venues the loaded rows name.
-        customers: how many customers.
+        last_purchase: the latest time of the loaded rows, whatever their status.
+        venues: the number of venues in the loaded rows.
+        customers: the number of customers in the loaded rows.
     """
 
     dataset: str
@@ -108,28 +109,28 @@ def load_orders(
     now: datetime,
     progress: Callable[[int, int], None] | None = None,
 ) -> LoadReport:
-    """Make the data set's rows in `csv.orders` those of the file.
+    """Replace the rows of a data set in `csv.orders` with those of a file.
 
-    Everything is committed at once, at the end, unless the caller has a transaction open. A row's
-    id is made from the data set and its line: a second load of the same file writes nothing, and a
-    mended file is loaded on top of the broken one. Bad rows are left out, reported and written to a
-    CSV file. Memory does not grow with the file.
+    The load commits once, at the end, unless the caller has a transaction open. A row's id derives
+    from the data set and the line, so loading the same file again writes nothing, and a corrected
+    file replaces the earlier rows. Invalid rows are left out, reported and written to a CSV file.
+    Memory use does not depend on the size of the file.
 
     Args:
-        connection: as a role that may write the adapter's tables (analytics_jobs).
-        path: the file; UTF-8, comma, semicolon, tab or bar between fields, a header first.
-        columns: which columns to use; what it leaves open is recognised by name.
-        dataset: a name of the person's own; by default the file's, without its suffix.
-        timezone: IANA name of the clock of times that name none; the clock of the file's venues.
-        currency: ISO 4217 code of amounts that name none.
-        rejects: where bad rows are written; made only if there are any, removed if there are none.
-        now: aware; purchases lie before it.
-        progress: called now and then with the bytes read and the bytes of the whole file.
+        connection: with a role that may write the adapter's tables (analytics_jobs).
+        path: the file; UTF-8, with a header, separated by comma, semicolon, tab or bar.
+        columns: the columns to use; a role that is None is recognised by a common name.
+        dataset: the name of the data set; by default the file's name without its suffix.
+        timezone: IANA time zone of the venues, and of times without an offset.
+        currency: ISO 4217 code of amounts without a currency.
+        rejects: the file for invalid rows; an older one is removed, a new one made only if needed.
+        now: timezone-aware; a purchase must be earlier.
+        progress: called every 10,000 rows and at the end, with the bytes read and the file's size.
 
     Raises:
-        LoadError: nothing can be loaded: the file, its header, an argument or every row is at
-            fault. Then the database is as before.
-        psycopg.Error: the database failed; it is as before.
+        LoadError: nothing can be loaded, because the file, its header, an argument or every row
+            is invalid. The database is unchanged.
+        psycopg.Error: the database failed. It is unchanged.
     """
     dataset = _checked_name(path.stem if dataset is None else dataset)
     zone, currency = _checked_zone(timezone), _checked_currency(currency)
@@ -162,7 +163,7 @@ def load_orders(
 
 
 class _Rejects:
-    """Counts bad rows and writes them to a file, which is there only if there are any."""
+    """Counts invalid rows and writes them to a file, which exists only if there are any."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -199,7 +200,7 @@ def _merge(
     positions: Mapping[str, int],
     delimiter: str,
 ) -> LoadReport:
-    """From the staged rows to the adapter's tables, writing only what differs."""
+    """Merge the staged rows into the adapter's tables, writing only rows that differ."""
     cursor.execute(_statement("summarise"))
     summary = cursor.fetchone()
     loaded, first_purchase, last_purchase, venues, customers = summary or (0,) * 5
@@ -240,7 +241,7 @@ def _merge(
 
 
 def _staged(row: Purchase, dataset: str) -> tuple[object, ...]:
-    """In the order of the columns of `staged_orders`."""
+    """Return a row in the column order of `staged_orders`."""
     return (
         row.line,
         uuid5(_ORDERS, f"{dataset}:{row.line}"),
@@ -276,14 +277,14 @@ def _opened(path: Path, rejects: Path) -> Iterator[BinaryIO]:
 
 
 def _read_header(file: BinaryIO, path: Path, columns: ColumnChoice) -> tuple[list[str], str, str]:
-    """The header's fields, the delimiter and the line end; leaves the file at its beginning."""
+    """Return the header's fields, the delimiter and the line end; rewind the file."""
     head = file.read(_HEAD_BYTES)
     file.seek(0)
     if not head.strip(b"\xef\xbb\xbf \t\r\n"):
         raise LoadError(f"{path} is empty: {_EXPECTED}")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise LoadError(f"{path} is UTF-16 text. Save it as UTF-8 (in a spreadsheet: CSV UTF-8).")
-    # Some spreadsheets still end lines by a carriage return alone.
+    # Some spreadsheets still end lines with a lone carriage return.
     newline = "\r" if b"\n" not in head and b"\r" in head else "\n"
     text = head.decode("utf-8-sig", "surrogateescape")
 
@@ -297,7 +298,7 @@ def _read_header(file: BinaryIO, path: Path, columns: ColumnChoice) -> tuple[lis
         except LoadError:
             usable = False
         found.append((usable, len(record.fields), delimiter, record))
-    # With the wrong delimiter a quoted header is malformed: no fields, so never preferred.
+    # With the wrong delimiter a quoted header is malformed: it has no fields and is never chosen.
     _, count, delimiter, record = max(found, key=lambda candidate: candidate[:2])
     if not count or UNDECODABLE.search(record.raw):
         kind = record.problem[0] if record.problem else "not UTF-8"
@@ -315,7 +316,7 @@ _EXPECTED = (
 
 
 def _from_header(records: Iterator[Record]) -> Iterator[Record]:
-    """From the first record that is not blank."""
+    """Yield the records from the first one that is not blank."""
     for record in records:
         if record.fields or record.problem is not None:
             yield record
@@ -324,7 +325,7 @@ def _from_header(records: Iterator[Record]) -> Iterator[Record]:
 
 
 def _without_header(records: Iterator[Record]) -> Iterator[Record]:
-    """The records below the header, without blank lines at the end of the file."""
+    """Yield the records below the header, without blank lines at the end of the file."""
     below = _from_header(records)
     next(below)
     blank: tuple[int, int] | None = None
@@ -333,7 +334,7 @@ def _without_header(records: Iterator[Record]) -> Iterator[Record]:
             blank = (blank[0] if blank else record.line, record.line)
             continue
         if blank:
-            # Only the range is kept: there may be any number of blank lines.
+            # Only the range was kept, because there may be any number of blank lines.
             yield from (Record(line, "", []) for line in range(blank[0], blank[1] + 1))
             blank = None
         yield record
@@ -341,11 +342,11 @@ def _without_header(records: Iterator[Record]) -> Iterator[Record]:
 
 def _nothing_loaded(rejected: _Rejects) -> LoadError:
     if not rejected.first:
-        return LoadError("The file has a header and no rows. What was loaded before is left alone.")
+        return LoadError("The file has a header and no rows. Rows loaded before are unchanged.")
     count, path = rejected.kinds.total(), rejected.path
     lines = [
-        f"None of the {count:,} rows can be loaded; what was loaded before is left alone.",
-        f"All are in {path}, with the reason; the first:",
+        f"None of the {count:,} rows can be loaded; rows loaded before are unchanged.",
+        f"{path} has all of them, with the reasons. The first:",
     ]
     for reject in rejected.first[:3]:
         where = f"line {reject.line}" + (f", column {reject.column}" if reject.column else "")
@@ -379,6 +380,6 @@ def _checked_zone(timezone: str) -> ZoneInfo:
 def _checked_currency(currency: str) -> str:
     if currency.upper() not in CODES:
         raise LoadError(
-            f"{currency!r} is no currency code of ISO 4217, such as USD or EUR (--currency)."
+            f"{currency!r} is not an ISO 4217 currency code, such as USD or EUR (--currency)."
         )
     return currency.upper()

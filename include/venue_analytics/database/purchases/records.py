@@ -1,4 +1,4 @@
-"""A CSV file's records, one at a time: a broken one never takes its neighbours with it."""
+"""Read a CSV file record by record; a malformed record does not affect its neighbours."""
 
 import csv
 import re
@@ -7,19 +7,18 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TextIO
 
-# Bounds on what is held in memory. A quoted field that does not end within them is taken for a
-# quote that somebody forgot to close.
+# Bounds on memory use. A quoted field that does not end within them counts as an unclosed quote.
 MAX_LINE_CHARACTERS = 65_536
 MAX_LINES_OF_RECORD = 100
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 
-# What decoding by surrogateescape makes of a byte that is not UTF-8.
+# A byte that is not UTF-8, as surrogateescape decodes it.
 UNDECODABLE = re.compile("[\udc80-\udcff]")
 
 
 class Line(NamedTuple):
-    """A physical line, its end included; `cut` = it was longer than is read."""
+    """A physical line with its line end; `cut` means that it was too long and was truncated."""
 
     number: int
     text: str
@@ -28,12 +27,12 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record of the file, or what is known of it where `problem` says why it is none.
+    """A record of the file, or the text of a malformed one.
 
     Attributes:
-        line: where it begins; the file's first line is 1.
-        raw: as it stands in the file, without the end of its last line.
-        fields: what the columns hold.
+        line: the line where it begins; the file's first line is 1.
+        raw: its text in the file, without the last line end.
+        fields: the values of its columns.
         problem: a kind and a reason, if the text cannot be split into fields.
     """
 
@@ -44,7 +43,7 @@ class Record:
 
 
 def read_lines(text: TextIO) -> Iterator[Line]:
-    """Physical lines; of one that is longer than MAX_LINE_CHARACTERS only the beginning."""
+    """Yield the physical lines, each cut to MAX_LINE_CHARACTERS."""
     number = 0
     while line := text.readline(MAX_LINE_CHARACTERS):
         number += 1
@@ -58,13 +57,15 @@ def read_lines(text: TextIO) -> Iterator[Line]:
 def read_records(
     lines: Iterable[Line], delimiter: str, is_plausible: Callable[[list[str], bool], bool]
 ) -> Iterator[Record]:
-    """Records of the lines; blank lines are records with no fields.
+    """Yield the records of the lines; a blank line is a record without fields.
 
-    A quoted field may hold line ends. If it does, the record is believed only where `is_plausible`
-    agrees, which gets the fields and whether they are those of a record over several lines
-    (True), or those of one of the lines inside it, read alone (False): a line that is a good row by
-    itself was swallowed by a quote left open. Then the first line alone is bad, and reading goes
-    on behind it.
+    A quoted field may contain line ends. `is_plausible` checks such a record. It is called with:
+
+    - the fields of the whole record, and True: it must hold;
+    - the fields of each line inside the record, parsed alone, and False: it must not hold, since
+      an unclosed quote may have swallowed valid rows.
+
+    If a check fails, only the first line is malformed, and reading continues with the next line.
     """
     source = iter(lines)
     ahead: deque[Line] = deque()
@@ -83,7 +84,7 @@ def _unreadable(line: Line) -> tuple[str, str] | None:
     if line.cut:
         return "line too long", f"is longer than {MAX_LINE_CHARACTERS:,} characters"
     if "\0" in line.text:
-        return "NUL byte", "holds a NUL byte"
+        return "NUL byte", "contains a NUL byte"
     return None
 
 
@@ -94,7 +95,7 @@ def _quoted(
     delimiter: str,
     is_plausible: Callable[[list[str], bool], bool],
 ) -> Record:
-    """The record that begins with this line; lines looked at and not used stay in `ahead`."""
+    """Return the record that begins with this line; lines read but not used stay in `ahead`."""
 
     def window() -> Iterator[str]:
         yield first.text
@@ -123,7 +124,7 @@ def _quoted(
 
 
 def _alone(text: str, delimiter: str) -> list[str]:
-    """The fields of a line by itself, none if it has no whole number of pairs of quotes."""
+    """Return the fields of a line parsed alone; none if its quotes are unbalanced."""
     if text.count('"') % 2:
         return []
     try:

@@ -1,4 +1,4 @@
-"""From a record of the file to a purchase, or to the reason why it is none."""
+"""Parse a record of the file into a purchase, or the reason why it is rejected."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,7 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 from venue_analytics.database.currencies import CODES
+from venue_analytics.database.printable import printable
 from venue_analytics.database.purchases.columns import normalise
 from venue_analytics.database.purchases.records import UNDECODABLE, Record
 
@@ -18,7 +19,7 @@ EARLIEST_YEAR = 1900
 SHOWN_CHARACTERS = 80
 
 STATUSES = ("paid", "pending", "cancelled", "refunded")
-# Words used for them, without case, spaces and dashes. A refund only begun leaves an order paid.
+# Common words for them, normalised. An order whose refund has only been initiated counts as paid.
 _WORDS = {
     "paid": """
         paid complete completed confirmed fulfilled delivered shipped success successful succeeded
@@ -40,7 +41,18 @@ _WRITTEN_AS_TIME = re.compile(r"\d{4}-?\d\d-?\d\d([T ].*)?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Purchase:
-    """A good row: ordered_at aware, amount in units of its currency, tickets None = unknown."""
+    """A valid row.
+
+    Attributes:
+        line: the line where it begins; the file's first line is 1.
+        customer: the customer's key.
+        venue: the venue's name.
+        ordered_at: timezone-aware.
+        amount: in units of the currency.
+        status: one of STATUSES.
+        currency: ISO 4217 code.
+        tickets: None if unknown.
+    """
 
     line: int
     customer: str
@@ -57,12 +69,12 @@ class Reject:
     """A row that was not loaded, and why.
 
     Attributes:
-        line: where it begins; the file's first line is 1.
-        column: the header of the column at fault; None = the row as a whole.
-        value: what stands there, at most 80 characters, unprintable ones escaped.
-        kind: what is wrong, in a word or two that are the same for all such rows.
+        line: the line where it begins; the file's first line is 1.
+        column: the header of the invalid column; None means the row as a whole.
+        value: the invalid value, at most 80 characters, unprintable ones escaped.
+        kind: the kind of error in a few words, the same for all such rows.
         reason: what is wrong and what is allowed.
-        raw: the row as it stands in the file, bytes that are not UTF-8 escaped.
+        raw: the row's text in the file, with bytes that are not UTF-8 escaped.
     """
 
     line: int
@@ -75,15 +87,15 @@ class Reject:
 
 @dataclass(frozen=True)
 class RowRules:
-    """What a file's rows are read by.
+    """What is needed to parse the rows of a file.
 
     Attributes:
         header: the file's column names.
-        positions: which of them holds what, as `find_columns` found.
-        zone: the clock of times that name none.
-        currency: that of rows that name none (ISO 4217).
-        venue: that of all rows, in a file without a venue column.
-        now: aware; a purchase lies before it.
+        positions: the position of each role's column, from `find_columns`.
+        zone: the time zone of times without an offset.
+        currency: the currency of rows without one (ISO 4217).
+        venue: the venue of all rows, in a file without a venue column.
+        now: timezone-aware; a purchase must be earlier.
     """
 
     header: Sequence[str]
@@ -101,7 +113,7 @@ class _BadValueError(Exception):
 
 
 def read_row(record: Record, rules: RowRules) -> Purchase | Reject:
-    """The purchase that stands in a record, or the first thing that is wrong with it."""
+    """Return the purchase in a record, or a reject with the first error found."""
     try:
         return _purchase(record, rules)
     except _BadValueError as error:
@@ -119,10 +131,10 @@ def read_row(record: Record, rules: RowRules) -> Purchase | Reject:
 
 
 def is_plausible(fields: list[str], several_lines: bool, rules: RowRules) -> bool:
-    """Whether fields read from several lines are one record, or from one line a row by itself.
+    """Return whether fields from several lines are one record, or from one line a row of its own.
 
-    A record may hold line ends in a venue's name and in columns that are not used. One line looks
-    like a row if it has as many fields as the header, and a time or an amount where they belong.
+    A record may have line ends only in the venue's name and in unused columns. One line looks like
+    a row if it has as many fields as the header, and a valid time or amount in its column.
     """
     if len(fields) != len(rules.header):
         return False
@@ -136,16 +148,6 @@ def is_plausible(fields: list[str], several_lines: bool, rules: RowRules) -> boo
             continue
         return True
     return False
-
-
-def printable(text: str, keep: str = "") -> str:
-    r"""The text with its unprintable characters escaped: a byte that is not UTF-8 as \xff."""
-    if text.isprintable():
-        return text
-    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(
-        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
-    )
 
 
 def _purchase(record: Record, rules: RowRules) -> Purchase:
@@ -170,11 +172,11 @@ def _purchase(record: Record, rules: RowRules) -> Purchase:
 
 
 def _header_again(record: Record) -> _BadValueError:
-    return _BadValueError(None, record.raw, "header again", "is the header once more")
+    return _BadValueError(None, record.raw, "header again", "repeats the header")
 
 
 def _undecodable(record: Record, rules: RowRules) -> _BadValueError:
-    kind, reason = "not UTF-8", "holds bytes that are not UTF-8 text"
+    kind, reason = "not UTF-8", "contains bytes that are not UTF-8 text"
     for role, position in rules.positions.items():
         value = record.fields[position] if position < len(record.fields) else ""
         if UNDECODABLE.search(value):
@@ -188,7 +190,7 @@ def _wrong_number_of_fields(record: Record, rules: RowRules) -> _BadValueError:
         return _BadValueError(None, "", "blank line", "is blank, with rows after it")
     kind = "missing fields" if found < wanted else "extra fields"
     return _BadValueError(
-        None, record.raw, kind, f"has {found} fields where the header has {wanted} columns"
+        None, record.raw, kind, f"has {found} fields, but the header has {wanted} columns"
     )
 
 
@@ -196,13 +198,13 @@ def _name(record: Record, role: str, value: str) -> str:
     if not value:
         raise _BadValueError(role, value, f"empty {role}", f"the {role} is empty")
     if len(value) > MAX_NAME_CHARACTERS:
-        reason = f"the {role} has {len(value):,} characters, of at most {MAX_NAME_CHARACTERS}"
+        reason = f"the {role} has {len(value):,} characters; the maximum is {MAX_NAME_CHARACTERS}"
         raise _BadValueError(role, value, f"{role} too long", reason)
     if _CONTROL.search(value):
-        reason = f"the {role} holds a control character"
+        reason = f"the {role} contains a control character"
         raise _BadValueError(role, value, "control character", reason)
     if '"' in value and '""' not in record.raw:
-        reason = f'the {role} holds a stray quote ("); inside a quoted field it is written ""'
+        reason = f'the {role} contains a stray quote ("); inside a quoted field it is written ""'
         raise _BadValueError(role, value, "bad quotes", reason)
     return value
 
@@ -225,7 +227,7 @@ def _time(fields: Sequence[str], rules: RowRules) -> datetime:
     except ValueError:
         raise _unreadable_time(value) from None
     if at.year < EARLIEST_YEAR:
-        reason = f"the time lies before the year {EARLIEST_YEAR}"
+        reason = f"the time is before the year {EARLIEST_YEAR}"
         raise _BadValueError("time", value, "time too early", reason)
     if at.tzinfo is None:
         at = at.replace(tzinfo=rules.zone)
@@ -251,10 +253,10 @@ def _amount(fields: Sequence[str], rules: RowRules) -> Decimal:
         raise _unreadable_amount(value)
     amount = Decimal(value)
     if amount < 0:
-        reason = "is negative; a purchase that was paid back has the status refunded"
+        reason = "is negative; a refunded purchase has the status refunded instead"
         raise _BadValueError("amount", value, "negative amount", reason)
     if amount >= MAX_AMOUNT:
-        reason = f"is too large; amounts are below {MAX_AMOUNT:,}"
+        reason = f"is too large; amounts must be below {MAX_AMOUNT:,}"
         raise _BadValueError("amount", value, "amount too large", reason)
     if len(value.partition(".")[2].rstrip("0")) > 2:
         reason = "has more than 2 decimals"
@@ -266,10 +268,10 @@ def _unreadable_amount(value: str) -> _BadValueError:
     if not value:
         return _BadValueError("amount", value, "empty amount", "the amount is empty")
     if re.fullmatch(r"[-+]?(s?nan\d*|inf|infinity)", value, re.IGNORECASE):
-        reason = "is no finite number"
+        reason = "is not a finite number"
         return _BadValueError("amount", value, "amount not finite", reason)
     if re.fullmatch(r"[-+]?[0-9.,'\s]*[0-9][0-9.,'\s]*", value):
-        reason = "has a comma or another separator; write a decimal point and no thousands, 1234.50"
+        reason = "has a comma or another separator; use only a decimal point, such as 1234.50"
         return _BadValueError("amount", value, "separator in amount", reason)
     reason = "is not a plain decimal number, such as 1234.50 (no currency sign, no exponent)"
     return _BadValueError("amount", value, "unreadable amount", reason)
@@ -282,7 +284,7 @@ def _status(fields: Sequence[str], rules: RowRules) -> str:
     value = fields[position]
     status = _STATUS_OF.get(value) or _STATUS_OF.get(normalise(value))
     if status is None:
-        reason = f"is none of the statuses {', '.join(STATUSES)}, nor a usual word for one"
+        reason = f"is not one of {', '.join(STATUSES)}, nor a common word for one of them"
         raise _BadValueError("status", value, "unknown status", reason)
     return status
 
@@ -293,7 +295,7 @@ def _currency(fields: Sequence[str], rules: RowRules) -> str:
     if not code:
         return rules.currency
     if code not in CODES:
-        reason = "is no currency code of ISO 4217, such as USD or EUR"
+        reason = "is not an ISO 4217 currency code, such as USD or EUR"
         raise _BadValueError("currency", fields[position or 0], "unknown currency", reason)
     return code
 
@@ -304,7 +306,7 @@ def _tickets(fields: Sequence[str], rules: RowRules) -> int | None:
     if not value:
         return None
     whole = _WHOLE_NUMBER.fullmatch(value)
-    # The length first: int() refuses thousands of digits, with an error that is not ours.
+    # Check the length first: int() raises an error of its own for thousands of digits.
     if whole is None or len(whole[1]) > MAX_NAME_CHARACTERS or int(whole[1]) > MAX_TICKETS:
         reason = f"is not a whole number from 0 to {MAX_TICKETS:,}"
         raise _BadValueError("tickets", value, "bad number of tickets", reason)

@@ -1,4 +1,4 @@
--- One row: what is amiss in the customers that one tenant knows.
+-- One row: the customers of one tenant and of none, with their defects.
 SELECT
     count(*) AS rows,
     count(*) - (

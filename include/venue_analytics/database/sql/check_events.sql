@@ -1,4 +1,4 @@
--- One row: what is amiss in the events of one tenant.
+-- One row: the events of one tenant, with their defects.
 SELECT
     count(*) AS rows,
     count(*) - count(DISTINCT e.event_id) AS duplicates,

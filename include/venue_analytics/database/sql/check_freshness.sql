@@ -1,4 +1,4 @@
--- One row: whether it is said up to when the source of one tenant is complete.
+-- One row: whether the source says up to when it is complete for one tenant.
 SELECT
     count(*) AS rows,
     count(*) - count(DISTINCT f.tenant_id) AS duplicates,

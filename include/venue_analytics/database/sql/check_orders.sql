@@ -1,4 +1,4 @@
--- One row: what is amiss in the orders of one tenant.
+-- One row: the orders of one tenant, with their defects.
 WITH known AS (
     SELECT DISTINCT c.customer_id
     FROM source.customers AS c

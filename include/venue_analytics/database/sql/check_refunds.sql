@@ -1,4 +1,4 @@
--- One row: what is amiss in the refunds of one tenant.
+-- One row: the refunds of one tenant, with their defects.
 SELECT
     count(*) AS rows,
     count(*) - count(DISTINCT r.refund_id) AS duplicates,

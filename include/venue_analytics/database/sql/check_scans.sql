@@ -1,4 +1,4 @@
--- One row: what is amiss in the scans of one tenant.
+-- One row: the scans of one tenant, with their defects.
 SELECT
     count(*) AS rows,
     count(*) - count(DISTINCT s.scan_id) AS duplicates,

@@ -1,4 +1,4 @@
--- One row a venue of any tenant: what the contract says of it.
+-- One row per venue, of all tenants: its columns in the contract.
 SELECT
     v.venue_id,
     v.tenant_id,

@@ -1,4 +1,4 @@
--- No rows: notes which adapter defines the source contract.
+-- No rows: records which adapter defines the source contract.
 INSERT INTO source.adapter (name, currency)
 VALUES (%(name)s, coalesce(%(currency)s, 'USD'))
 ON CONFLICT (only_row) DO UPDATE SET

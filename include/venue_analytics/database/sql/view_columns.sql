@@ -1,4 +1,4 @@
--- One row a column of a view of schema source: its name and type. No rows: no such view.
+-- One row per column of a view in schema source: its name and type. No rows: no such view.
 SELECT
     a.attname AS column_name,
     format_type(a.atttypid, a.atttypmod) AS type_name,

@@ -1,2 +1,2 @@
--- One row: a good row of the file, as it is read.
+-- One row: a valid row of the file.
 COPY pg_temp.staged_orders FROM STDIN

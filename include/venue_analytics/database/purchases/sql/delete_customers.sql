@@ -1,4 +1,4 @@
--- One row deleted: a customer of whom no file has an order any more.
+-- One row deleted: a customer without orders in any data set.
 DELETE FROM csv.customers AS c
 WHERE NOT EXISTS (
     SELECT FROM csv.orders AS o

@@ -1,4 +1,4 @@
--- One row deleted: an order of this data set whose row is no longer in the file, or no longer good.
+-- One row deleted: an order of this data set whose row is no longer in the file, or now invalid.
 DELETE FROM csv.orders AS o
 WHERE
     o.dataset = %(dataset)s

@@ -1,4 +1,4 @@
--- One row deleted: a venue of which no file has an order any more.
+-- One row deleted: a venue without orders in any data set.
 DELETE FROM csv.venues AS v
 WHERE NOT EXISTS (
     SELECT FROM csv.orders AS o

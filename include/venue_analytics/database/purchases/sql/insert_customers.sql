@@ -1,4 +1,4 @@
--- One row written: a customer of the file who is not known yet.
+-- One row written: a new customer of the file.
 INSERT INTO csv.customers (customer_id, tenant_id, external_id)
 SELECT DISTINCT
     s.customer_id,

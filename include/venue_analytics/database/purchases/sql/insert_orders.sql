@@ -1,4 +1,4 @@
--- One row written: an order that is not known yet.
+-- One row written: a new order of the file.
 INSERT INTO csv.orders (
     order_id, tenant_id, venue_id, customer_id, ordered_at, amount, status, currency, tickets,
     dataset, file_line

@@ -1,5 +1,5 @@
--- One row written: a venue whose currency is another now. A venue's currency is that of most of its
--- sales, in every file; of two that have equally many the first by name.
+-- One row written: a venue whose currency changed. A venue's currency is that of most of its sales
+-- over all data sets; on a tie, the first by name.
 UPDATE csv.venues AS v
 SET currency = most.currency
 FROM (

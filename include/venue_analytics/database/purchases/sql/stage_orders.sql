@@ -1,4 +1,4 @@
--- One row: a good row of the file, until the end of the transaction.
+-- One row: a valid row of the file, until the end of the transaction.
 DROP TABLE IF EXISTS pg_temp.staged_orders;
 CREATE TEMPORARY TABLE staged_orders (
     file_line bigint NOT NULL,

@@ -1,4 +1,4 @@
--- One row: the good rows of the file, all together.
+-- One row: the totals of the file's valid rows.
 SELECT
     count(*) AS orders,
     min(s.ordered_at) AS first_at,

@@ -1,4 +1,4 @@
--- One row written: an order whose row in the file says something else than last time.
+-- One row written: an order whose row in the file changed since the last load.
 UPDATE csv.orders AS o
 SET
     venue_id = s.venue_id,

@@ -1,4 +1,4 @@
--- One row written: a venue of the file that is new, or was on another clock.
+-- One row written: a venue of the file that is new, or had another time zone.
 INSERT INTO csv.venues AS v (venue_id, tenant_id, venue_name, timezone)
 SELECT DISTINCT
     s.venue_id,
