@@ -1,4 +1,4 @@
-"""The servers of the worlds, and the harness's processes stopped before each move."""
+"""The servers of the worlds, and the patches that stop the harness before each move."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.databases import Database
 from tests.databases import Servers as PostgresServers
 from tests.harness.interleavings.processes import (
     RESULTS,
-    VENUES,
+    UNITS,
     WatchedConnection,
     WatchedCursor,
     WatchedWork,
@@ -23,18 +23,18 @@ from tests.harness.interleavings.world import Servers
 
 from venue_analytics.database import statements
 from venue_analytics.demo.servers import PostgresServer, ValkeyServer
-from venue_analytics.harness import groups, history, leases, plan, process
+from venue_analytics.harness import groups, history, leases, plan, process, queue
+from venue_analytics.harness.find_units import FoundUnits
 from venue_analytics.harness.redis_server import RedisAddress
-from venue_analytics.harness.venues import FoundVenues
 
 HARNESS = "venue_analytics.harness"
-#: Nothing waits for a lock, but where that is what goes wrong.
+#: No move waits for a lock, except where the wait itself is the fault.
 LOCK_TIMEOUT_MS = 100
 
 
 @cache
 def name_of(text: str) -> str | None:
-    """Say which of the harness's statements this is, as it stands now."""
+    """Return the name of the harness's statement that now has this text."""
     folder = files(HARNESS).joinpath("sql")
     names = (path.name.removesuffix(".sql") for path in folder.iterdir())
     return next((n for n in names if statements.statement(HARNESS, n) == text), None)
@@ -42,7 +42,7 @@ def name_of(text: str) -> str | None:
 
 @pytest.fixture(scope="session")
 def database(postgres: PostgresServer, servers: PostgresServers) -> Iterator[Database]:
-    """A database for all worlds: each has a job of its own."""
+    """Yield a database for all worlds; each world has its own job."""
     made = servers.take(postgres, "simple")
     with made.superuser() as connection:
         connection.execute(RESULTS)
@@ -52,7 +52,7 @@ def database(postgres: PostgresServer, servers: PostgresServers) -> Iterator[Dat
 
 @pytest.fixture(scope="session")
 def world_servers(valkey: ValkeyServer, database: Database) -> Iterator[Servers]:
-    """What the processes of all worlds share."""
+    """Yield what the processes of all worlds share."""
     pool: list[WatchedConnection] = []
 
     def connect() -> WatchedConnection:
@@ -78,16 +78,17 @@ def world_servers(valkey: ValkeyServer, database: Database) -> Iterator[Servers]
 
 @pytest.fixture(autouse=True)
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Have the harness's processes stop before each move; signals and clocks are the world's."""
+    """Stop the harness's processes before each move; signals and clocks belong to the world."""
     monkeypatch.setattr(process, "_BatchWork", WatchedWork)
     monkeypatch.setattr(process, "stopped_by_sigterm", nullcontext)
     monkeypatch.setattr(process, "time", watched_clock())
+    monkeypatch.setattr(queue, "time", watched_clock())
     monkeypatch.setattr(leases, "time", watched_clock())
-    # the source and what a venue took last time: the same in every episode
+    # the source and the last durations are the same in every episode
     monkeypatch.setattr(
         plan,
-        "find_venues",
-        lambda *_: FoundVenues(list(VENUES), frozenset(v.venue_id for v in VENUES), []),
+        "find_units",
+        lambda *_: FoundUnits(list(UNITS), frozenset(unit.id for unit in UNITS), []),
     )
     monkeypatch.setattr(
         history,

@@ -1,7 +1,7 @@
-"""Each guard of the protocol, and how it is taken out of the harness's own code.
+"""Each guard of the protocol, and how it is cut out of the harness's own code.
 
-A cut replaces a text of a function's source, of a .sql file, or of a constant; a text that is not
-there exactly once fails, so that no cut goes stale unnoticed.
+A cut replaces a text in a function's source, a .sql file or a constant. It fails unless the text
+occurs exactly once, so that no cut goes stale unnoticed.
 """
 
 from __future__ import annotations
@@ -33,24 +33,25 @@ from tests.harness.interleavings.scenarios import (
 from tests.harness.interleavings.world import BatchState, RunState
 
 from venue_analytics.database import statements
-from venue_analytics.harness import attempts, finish, leases, process, standing, steps
+from venue_analytics.harness import attempts, effects, finish, leases, process, standing, steps
 from venue_analytics.harness.leases import Holder
 from venue_analytics.harness.process import _BatchWork
+from venue_analytics.harness.queue import UnitQueue
 
 HARNESS = "venue_analytics.harness"
 Changes = tuple[tuple[str, str], ...]
 
 
 class Cut(Protocol):
-    """Takes a part of a guard out."""
+    """Removes a part of a guard."""
 
     def make(self, monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
-        """Take it out; a directory of the test's own is there for changed files."""
+        """Remove it; changed files may be written to the test's own directory."""
 
 
 @dataclass(frozen=True)
 class Code:
-    """Changes the source of a function, here or where else it is known by its name."""
+    """Changes the source of a function, in its module or in another that imports it."""
 
     function: Callable[..., Any]
     owner: Any
@@ -62,7 +63,7 @@ class Code:
         flags = annotations.compiler_flag
         made: dict[str, Any] = {}
         code = compile(source + self.ending, f"<{self.function.__name__}, cut>", "exec", flags)
-        exec(code, self.function.__globals__, made)  # noqa: S102  this is what a cut is
+        exec(code, self.function.__globals__, made)  # noqa: S102  a cut is changed code
         monkeypatch.setattr(self.owner, self.function.__name__, made[self.function.__name__])
 
 
@@ -101,7 +102,7 @@ class Constant:
 def _changed(text: str, changes: Changes) -> str:
     for old, new in changes:
         if text.count(old) != 1:
-            raise LookupError(f"{text.count(old)} times, and not once, in\n{text}\nis\n{old}")
+            raise LookupError(f"found {text.count(old)} times, not once:\n{old}\nin\n{text}")
         text = text.replace(old, new)
     return text
 
@@ -111,13 +112,13 @@ class Guard:
     """A guard, and what breaks without it.
 
     Attributes:
-        name: as the model has it.
-        says: what it says.
-        cuts: what takes it out.
-        scenario: where that shows.
-        breaks: the properties of which one breaks; others are not looked at.
-        clear_number_of: what a batch's try is told as the clear number, if that is the cut.
-        first_episode: where the search begins; what takes long to be found is looked for nearby.
+        name: the clause's name in the model, where it has one.
+        says: the rule that it enforces.
+        cuts: the changes that remove it.
+        scenario: where its absence shows.
+        breaks: the properties of which one breaks; others are not checked.
+        clear_number_of: returns the clear number that a batch's try gets, if that is the cut.
+        first_episode: where the search begins; close to the violation if that takes long to find.
     """
 
     name: str
@@ -146,32 +147,42 @@ GROUP = Scenario("group", (TWO,), 1, 1, "A", once=True, small=True)
 BOTH = (replace(TWO, tries=1), replace(B, batches=((1, 0),), tries=1))
 CLOSE = "close(connection, job, attempts, results)"
 LOCK_ALONE = """(
-    SELECT f.venue_id
+    SELECT f.unit_id
     FROM jobs.fence AS f
-    WHERE f.job = %(job)s AND f.venue_id = any(%(venue_ids)s::uuid[])
+    WHERE f.job = %(job)s AND f.unit_id = any(%(unit_ids)s::uuid[])
         AND set_config('app.current_tenant_id', %(tenant_id)s::uuid::text, TRUE) <> ''
         AND array_length(%(tokens)s::bigint[], 1) > 0 AND %(limit_ms)s::bigint IS NOT DISTINCT FROM
         %(limit_ms)s::bigint
-    ORDER BY f.venue_id OFFSET 0 FOR UPDATE
-) AS e (venue_id)
-WHERE e.venue_id::text = ''"""
+    ORDER BY f.unit_id OFFSET 0 FOR UPDATE
+) AS e (unit_id)
+WHERE e.unit_id::text = ''"""
 ENTER = """jobs.enter(
-        %(job)s, %(tenant_id)s, %(venue_ids)s::uuid[], %(tokens)s::bigint[], %(limit_ms)s::bigint
-    ) AS e (venue_id)"""
-GIVE_BACK = "self._give_back_ended(together)"
+        %(job)s, %(tenant_id)s, %(unit_ids)s::uuid[], %(tokens)s::bigint[], %(limit_ms)s::bigint
+    ) AS e (unit_id)"""
+GIVE_BACK = "self._release_ended(together)"
 CLOSE_LATE = """
     for attempt in together:
         if late := vars(attempt).pop('late', None):
-            attempts.close(self.connection, self._job, [attempt], [late])"""
+            attempts.close(self._database.open(), self._job, [attempt], [late])"""
 ASK_BEFORE = """for asking in together:
-            (asking.asked,) = attempts.standing(self.connection, self._job, [asking])
+            (asking.asked,) = attempts.standing(connection, self._job, [asking])
         """
-REASON = (standing.reason_to_skip, attempts)
+ACTION = Scenario("an effect", (A,), 1, 1, "K", actions=1, fault_rate=100)
+ACTION_E = replace(ACTION, runs=(A, B), fault_kinds="E")
+CLAIM = """        with entered():
+            claimed = connection.execute(statement(__package__, "claim_action"), names).fetchone()
+        if claimed is None:
+            continue
+"""
+CLAIM_LATE = """
+            with entered():
+                connection.execute(statement(__package__, "claim_action"), names)"""
+REASON = (standing.reason_to_skip, standing)
 
 GUARDS = (
     _guard(
         "clear_number",
-        "a batch is opened again only if somebody has cleared it since its good end",
+        "a batch is opened again only if it was cleared since it ended well",
         replace(ONE, clicks=0, fault_kinds="K"),
         "P3 P4",
         Sql(
@@ -186,7 +197,7 @@ GUARDS = (
     ),
     _guard(
         "rounds",
-        "a clear is known by its number, and not by max_tries having grown",
+        "a clear is detected by its number, not by a grown max_tries",
         replace(ONE, runs=(TWO,), faults=0),
         "P4",
         clear_number_of=lambda _, batch: batch.max_tries,
@@ -206,7 +217,7 @@ GUARDS = (
     ),
     _guard(
         "rules_order",
-        "of two rules for one night, those of the later plan stand",
+        "of two rules for one night, those of the later plan win",
         RULES,
         "P2",
         Code(*REASON, (("if is_newer or has_later_rules:", "if is_newer:"),)),
@@ -220,7 +231,7 @@ GUARDS = (
     ),
     _guard(
         "ckpt_blocks",
-        "while unfinished other work lies over a success, nothing counts as done",
+        "nothing counts as done while other unfinished work overwrites a success",
         Scenario(
             "two steps, forced, other deployment",
             (A1, B1, replace(FORCED, tries=1)),
@@ -239,26 +250,26 @@ GUARDS = (
         "P5",
         Code(
             standing.can_resume,
-            attempts,
+            standing,
             (("== (work.as_of, work.rules_hash, work.round)", "!= ()"),),
         ),
     ),
     _guard(
         "latest",
-        "an older success that was overwritten since is no proof",
+        "an older success that was overwritten since does not count",
         Scenario("other rules between", (A1, RULES2_1, B1), 1, 0),
         "P2",
         Sql("standing", (("ORDER BY r.token DESC", "ORDER BY r.token ASC"),)),
     ),
     _guard(
         "lazy_round",
-        "a plan opens no round: it may die, and be made again",
+        "a plan opens no round, because it may die and be retried",
         TWO_KZ,
         "P3",
         Sql(
             "store_batch",
             (
-                ("venues, round)", "venues, round, newly_planned)"),
+                ("units, round)", "units, round, newly_planned)"),
                 ("%(round)s)", "%(round)s + 1, FALSE)"),
             ),
         ),
@@ -270,12 +281,12 @@ GUARDS = (
             "rules edited, all cleared", (replace(A, edit=2),), 1, 2, "Z", 1, "w", fault_rate=100
         ),
         "P2",
-        Sql("load_run", (("ORDER BY r.plan_try DESC", "ORDER BY r.id DESC"),)),
+        Sql("load_run", (("AND r.is_current", "ORDER BY r.id DESC LIMIT 1"),)),
         PLANNED_ANEW,
     ),
     _guard(
         "finish_air",
-        "finish asks Airflow, too, whether each batch succeeded",
+        "finish also asks Airflow whether each batch succeeded",
         replace(ONE, fault_kinds="K"),
         "P4",
         Code(
@@ -306,7 +317,7 @@ GUARDS = (
     ),
     _guard(
         "lease_excl",
-        "a lease that another has is not taken",
+        "a lease that another process holds is not taken",
         replace(TWO_KEA, faults=0, is_even=True),
         "P8",
         Constant(
@@ -315,21 +326,21 @@ GUARDS = (
     ),
     _guard(
         "reconcile_lease",
-        "housekeeping leaves alone who holds its lease",
+        "housekeeping leaves an attempt alone that holds its lease",
         replace(TWO_K, faults=0),
         "P9",
         Code(Holder.is_attempt, Holder, (("return own ==", "return not own =="),)),
     ),
     _guard(
         "reconcile_draw",
-        "a row left running is closed with its fence raised",
+        "closing a row left running also raises its fence",
         Scenario("three deployments", THREE, 1, 2, "E", fault_rate=100),
         "P7",
         Sql("raise_fence", (("token = %(token)s", "token = -%(token)s"),)),
     ),
     _guard(
         "draw_cas",
-        "a fence is raised only while it has the row's token",
+        "a fence is raised only while it still has the row's token",
         Scenario("three deployments", THREE, 1, 2, "K", once=True, fault_rate=100),
         "P9",
         Sql("raise_fence", (("AND token = %(token)s", "AND %(token)s > 0"),)),
@@ -343,10 +354,10 @@ GUARDS = (
     ),
     _guard(
         "close_in_commit",
-        "the row is closed by the transaction of the last data",
+        "the transaction of the last data closes the row",
         TWO_K,
         "P3 P7",
-        Code(steps._work, steps, ((CLOSE, "done.late = attempts, results"),)),
+        Code(steps._do_inside, steps, ((CLOSE, "done.late = attempts, results"),)),
         Code(
             steps.do_step,
             process,
@@ -356,11 +367,11 @@ GUARDS = (
     ),
     _guard(
         "close_before_release",
-        "the row is closed before the lease is given back",
+        "the row is closed before the lease is released",
         TWO_K,
         "P2 P3",
         Code(
-            steps._work,
+            steps._do_inside,
             steps,
             ((CLOSE, "for one, end in zip(attempts, results): one.late = end"),),
         ),
@@ -377,7 +388,7 @@ GUARDS = (
     ),
     _guard(
         "check_after_draw",
-        "what stands is asked under the fence, and not before the token is drawn",
+        "the current results are read under the fence, not before the token is drawn",
         replace(TWO_KEA, fault_kinds="E"),
         "P3",
         Code(
@@ -398,14 +409,14 @@ GUARDS = (
     ),
     _guard(
         "each_fence",
-        "a group begins with the newest token of each of its venues",
+        "a group begins with the newest token of each of its units",
         Scenario("two groups, a pause", BOTH, 1, 1, "E", once=True, small=True, fault_rate=100),
         "P1",
-        Sql("enter", ((ENTER, f"{ENTER}\nWHERE e.venue_id = (%(venue_ids)s::uuid[])[1]"),)),
+        Sql("enter", ((ENTER, f"{ENTER}\nWHERE e.unit_id = (%(unit_ids)s::uuid[])[1]"),)),
     ),
     _guard(
         "ask_each",
-        "history is asked of each venue of a group",
+        "history is read for each unit of a group",
         Scenario("two groups", BOTH, 1, 1, "E", once=True, small=True, fault_rate=100),
         "P3",
         Code(
@@ -421,27 +432,27 @@ GUARDS = (
     ),
     _guard(
         "same_step",
-        "a venue at another step leaves its group",
+        "a unit at another step leaves its group",
         Scenario(
-            "a group and a half-done venue", (replace(TWO, tries=1), B1), 2, 1, "K", small=True
+            "a group and a half-done unit", (replace(TWO, tries=1), B1), 2, 1, "K", small=True
         ),
         "P5 P7",
-        Code(steps._work, steps, ((" and (not inside or at.step == inside[0][1].step)", ""),)),
+        Code(steps._work, steps, ((" and (not inside or at.done == inside[0][1].done)", ""),)),
     ),
     _guard(
         "singles",
-        "after a failure of a group, each of it is done by itself",
+        "after a group failed, each of its units is done by itself",
         Scenario("group, one always fails", (TWO3,), 1, 0, small=True, fails=(0,)),
         "P10",
         Code(
             _BatchWork._after,
             _BatchWork,
-            (("and groups.may_be_one_venues(error)", "and False"),),
+            (("and groups.may_be_one_units(error)", "and False"),),
         ),
     ),
     _guard(
         "read_rows",
-        "after a lost answer to COMMIT, the rows say how it ended",
+        "after a lost answer to COMMIT, the rows show how it ended",
         GROUP,
         "P11",
         Code(
@@ -452,16 +463,120 @@ GUARDS = (
     ),
     _guard(
         "bad_alone",
-        "a venue that did not end well in this round is done alone",
+        "a unit that has failed in this round is done alone",
         Scenario("group, one always kills", (TWO3,), 1, 0, small=True, kills=(0,)),
         "P10",
-        Code(_BatchWork.begin, _BatchWork, (("is_alone = last is not None", "is_alone = False"),)),
+        Code(
+            UnitQueue.__init__, UnitQueue, (("is_alone = before is not None", "is_alone = False"),)
+        ),
     ),
     _guard(
         "killer_last",
-        "a venue that failed alone in this round comes last",
+        "a unit that failed alone in this round comes last",
         Scenario("group, the first kills", (TWO3,), 1, 0, small=True, kills=(0,)),
         "P10",
-        Code(_BatchWork.begin, _BatchWork, (("2 if last.alone else 1", "1"),)),
+        Code(UnitQueue.__init__, UnitQueue, (("2 if before.alone else 1", "1"),)),
+    ),
+    _guard(
+        "claim_first",
+        "an action is claimed before it is performed",
+        ACTION,
+        "P12",
+        Code(
+            effects.perform,
+            steps,
+            ((CLAIM, ""), ("effect.act(action)", "effect.act(action)" + CLAIM_LATE)),
+        ),
+    ),
+    _guard(
+        "claim_once",
+        "a claimed action is not claimed again",
+        ACTION,
+        "P12",
+        Sql("known_actions", (("a.unit_id = %(unit_id)s", "a.unit_id <> %(unit_id)s"),)),
+        Sql(
+            "claim_action",
+            (("DO NOTHING", "DO UPDATE SET token = excluded.token, state = 'claimed'"),),
+        ),
+    ),
+    _guard(
+        "claim_fence",
+        "an action is claimed only with the newest token",
+        ACTION_E,
+        "P1",
+        Code(
+            steps._perform,
+            steps,
+            (
+                (
+                    "if enter(connection, [attempt], limit):",
+                    "if enter(connection, [attempt]) and 0:",
+                ),
+            ),
+        ),
+    ),
+    _guard(
+        "unknown_end",
+        "only an action that was certainly not performed may be claimed again",
+        replace(ACTION, fault_kinds="U"),
+        "P12",
+        Code(
+            effects.perform,
+            steps,
+            (("except TransientError as error:", "except Exception as error:"),),
+        ),
+    ),
+    _guard(
+        "refused_letter",
+        "an action that ends without being performed has a letter",
+        replace(ACTION, fault_kinds="M"),
+        "P13",
+        Code(effects._end, effects, (("if ended is not None:", "if False:"),)),
+    ),
+    _guard(
+        "abandoned_letter",
+        "an abandoned claim has a letter",
+        ACTION,
+        "P13",
+        Code(effects.write_abandoned, effects, (("_write(connection, run", "(connection, run"),)),
+    ),
+    _guard(
+        "abandoned_at_finish",
+        "finish looks for abandoned claims",
+        replace(ACTION, runs=(A1,)),
+        "P13",
+        Code(
+            finish.finish_run, finish, (("effects.write_abandoned(connection, job.name)", "pass"),)
+        ),
+    ),
+    _guard(
+        "record_late",
+        "a process that was taken for dead records the action that it performed",
+        ACTION_E,
+        "P14",
+        Sql("record_action", (("state IN ('claimed', 'unknown')", "state = 'claimed'"),)),
+    ),
+    _guard(
+        "record_unfenced",
+        "a process that lost its lease still records the action that it performed",
+        ACTION_E,
+        "P14",
+        Code(
+            effects.perform,
+            steps,
+            (
+                (
+                    "else:\n            with connection.transaction():",
+                    "else:\n            with entered():",
+                ),
+            ),
+        ),
+    ),
+    _guard(
+        "record_answers",
+        "an action that is recorded late has no open letter",
+        ACTION_E,
+        "P14",
+        Sql("answer_letter", (("kind = 'action'", "kind = 'item'"),)),
     ),
 )

@@ -1,12 +1,13 @@
-"""Processes that stop before every atomic move, each a greenlet that runs the harness's own code.
+"""Processes that stop before every atomic move; each is a greenlet with the harness's own code.
 
-A process is what Airflow starts: a try of plan, of a batch, of finish. It runs in the test's one
-thread; before each Redis command, each statement outside a transaction, the first statement of a
-transaction and each step's write and commit it hands control back, saying what it does next.
+A process is what Airflow starts: a try of plan, of a batch or of finish. It runs in the test's only
+thread. It yields control, with its next move, before each Redis command, each statement outside a
+transaction, the first statement of a transaction, and each step's write and commit.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,37 +23,39 @@ from pydantic import Field
 
 from venue_analytics.harness import (
     SHAPES_RESULTS,
+    Action,
+    Effect,
     Grouped,
     GroupRun,
     Job,
-    JobSettings,
     PermanentError,
-    Venue,
-    VenueResult,
-    VenueRun,
+    Unit,
+    UnitResult,
+    UnitRun,
+    VenueSettings,
     leases,
     process,
 )
-from venue_analytics.harness.attempts import VenueAttempt
+from venue_analytics.harness.attempts import UnitAttempt
 from venue_analytics.harness.leases import LeaseKeeper, Leases
 from venue_analytics.harness.steps import Committed
 
-#: Renewals of leases are moves, and no thread makes any.
+#: Renewals of leases are moves; no thread makes them.
 NEVER = timedelta(days=1)
 TENANT = UUID("00000000-0000-4000-8000-00000000000a")
-VENUES = tuple(
-    Venue(UUID(f"10000000-0000-4000-8000-00000000000{number}"), TENANT, f"v{number}")
+UNITS = tuple(
+    Unit(UUID(f"10000000-0000-4000-8000-00000000000{number}"), TENANT, f"v{number}")
     for number in range(2)
 )
-NAMES = {venue.venue_id: venue.name for venue in VENUES}
+NAMES = {unit.id: unit.name for unit in UNITS}
 
-#: The statements before which a process stops, unless a transaction has begun its work already.
+#: The statements before which a process stops, unless its transaction has already begun its work.
 STATEMENTS = {
     "load_run": "reads its plan",
     "open_round": "opens or joins the round",
-    "last_attempts": "reads how its venues ended",
+    "last_attempts": "reads how its units ended",
     "draw_tokens": "draws a token",
-    "open_venue_runs": "opens a row",
+    "open_unit_runs": "opens a row",
     "enter": "enters",
     "end_failed": "closes its row",
     "end_well": "closes its row",
@@ -60,52 +63,58 @@ STATEMENTS = {
     "left_running": "reads the rows left running",
     "raise_fence": "closes a row left running",
     "last_round": "stores the plan",
+    "claim_action": "claims an action of",
 }
-#: What a process that a venue kills does next: nothing but that.
+#: The statements before which it stops even then.
+MIDWAY = ("claim_action",)
+#: The kind of the last move of a process that a unit kills.
 DIES = "dies"
-#: Those that lock fences.
+#: The statements that lock fences.
 LOCKING = ("draw_tokens", "enter", "raise_fence")
 
 RESULTS = """
 CREATE TABLE results (
-    job text, venue_id uuid, step integer, as_of timestamptz, rules_hash text, token bigint,
-    plan_number bigint, forced boolean, PRIMARY KEY (job, venue_id, step)
+    job text, unit_id uuid, step integer, as_of timestamptz, rules_hash text, token bigint,
+    for_plan bigint, forced boolean, PRIMARY KEY (job, unit_id, step)
 ) WITH (fillfactor = 50);
 GRANT SELECT, INSERT, UPDATE ON results TO analytics_jobs;
 """
 WRITE = """
 INSERT INTO results
-SELECT r.job, r.venue_id, %(step)s, r.as_of, r.rules_hash, %(token)s, r.plan_number, %(forced)s
-FROM jobs.venue_run AS r WHERE r.id = %(row)s
-ON CONFLICT (job, venue_id, step) DO UPDATE SET
+SELECT r.job, r.unit_id, %(step)s, r.as_of, r.rules_hash, %(token)s, r.for_plan, %(forced)s
+FROM jobs.unit_run AS r WHERE r.id = %(row)s
+ON CONFLICT (job, unit_id, step) DO UPDATE SET
     as_of = excluded.as_of, rules_hash = excluded.rules_hash, token = excluded.token,
-    plan_number = excluded.plan_number, forced = excluded.forced
+    for_plan = excluded.for_plan, forced = excluded.forced
 """
 
 
 class Killed(BaseException):
-    """SIGKILL. Nothing runs after it: what Python still unwinds reaches no server."""
+    """SIGKILL. Nothing runs after it: whatever Python still unwinds reaches no server."""
 
 
 class BlockedError(BaseException):
-    """A move waited for a lock: it should not have been offered."""
+    """A move waited for a lock, so it should not have been offered."""
 
 
 @dataclass(frozen=True)
 class Pause:
-    """What a process does next.
+    """The next move of a process.
 
     Attributes:
-        move: in words.
-        venues: whose fences or leases it touches.
-        kind: of a statement its name; else redis, writes, commits, fails, dies, waits, begins.
-        locks: whether it locks the fences of these venues.
+        move: its description.
+        units: the units whose fences or leases it touches.
+        kind: a statement's name, or redis, writes, commits, fails, dies, waits, begins, reports;
+            for an effect acts or records.
+        locks: whether it locks the fences of these units.
+        action: the key of the action that it performs or records.
     """
 
     move: str
-    venues: tuple[UUID, ...] = ()
+    units: tuple[UUID, ...] = ()
     kind: str = "begins"
     locks: bool = False
+    action: str = ""
 
 
 class Strand(greenlet):
@@ -117,7 +126,7 @@ class Strand(greenlet):
         self.pause = Pause(move)
 
     def stop_before(self, pause: Pause) -> None:
-        """Hand control back; goes on when resumed, or with the exception thrown in."""
+        """Yield control; return when resumed, or raise the exception that was thrown in."""
         if self.owner.is_killed:
             raise Killed
         self.pause = pause
@@ -130,15 +139,15 @@ class Process:
     Attributes:
         run: the name of its run.
         batch: the number of its batch, or "plan" or "finish".
-        number: of the try.
-        speed: how often it is given its turn.
-        clear_number: the run's, when it began.
-        generation: how often its batch's success had been cleared, as far as history knew.
+        number: the number of the try.
+        speed: how often it gets its turn.
+        clear_number: the run's clear number when it began.
+        generation: how often its batch's success had been cleared, according to history.
         at_clear: the generation that Airflow knew when it began.
-        connection: the one it has open.
+        connection: its open connection.
         work: the harness's state of a batch's try.
-        group: the attempts that it is at.
-        entered: those of them that have found work to do.
+        group: the attempts that it works on.
+        entered: the units of those attempts that have found work to do.
         draws_in_vain: tokens drawn since a row was opened.
         seen: the leases when it began to wait.
         clock: its monotonic clock, in seconds.
@@ -154,7 +163,7 @@ class Process:
         self.clear_number = self.at_clear = self.generation = 0
         self.connection: WatchedConnection | None = None
         self.work: WatchedWork | None = None
-        self.group: list[VenueAttempt] = []
+        self.group: list[UnitAttempt] = []
         self.entered: set[UUID] = set()
         self.draws_in_vain = 0
         self.seen: Mapping[UUID, str | None] = {}
@@ -168,53 +177,58 @@ class Process:
 
     @property
     def keeper(self) -> LeaseKeeper | None:
-        """What renews its leases."""
-        return self.work._keeper if self.work else None
+        """The keeper of its leases."""
+        return self.work.keeper if self.work else None
 
     @property
     def kept(self) -> dict[UUID, leases.Holder]:
-        """The leases that it believes to have."""
+        """The leases that it believes it holds."""
         return self.keeper._kept if self.keeper else {}
 
-    def at_work(self) -> list[VenueAttempt]:
-        """Give the attempts that have a lease and have not ended."""
-        return list(self.work._at_work) if self.work else []
+    def at_work(self) -> list[UnitAttempt]:
+        """Return the attempts that have a lease and have not ended."""
+        return list(self.work.at_work) if self.work else []
 
 
 def current() -> Strand | None:
-    """Give the strand that runs; None outside of any process."""
+    """Return the strand that runs; None outside any process."""
     strand = getcurrent()
     return strand if isinstance(strand, Strand) else None
 
 
 def stop_before(
-    move: str, venues: tuple[UUID, ...] = (), *, kind: str, locks: bool = False
+    move: str,
+    units: tuple[UUID, ...] = (),
+    *,
+    kind: str,
+    locks: bool = False,
+    action: str = "",
 ) -> None:
-    """Stop the process that runs, if one does, before its next move."""
+    """Stop the current process, if there is one, before its next move."""
     if strand := current():
-        names = " and ".join(NAMES[venue_id] for venue_id in venues)
-        strand.stop_before(Pause(f"{move} {names}".strip(), venues, kind, locks))
+        names = " and ".join(NAMES[unit_id] for unit_id in units)
+        strand.stop_before(Pause(f"{move} {names}".strip(), units, kind, locks, action))
 
 
 class StatementNames(Protocol):
-    """Says which of the harness's statements a text is."""
+    """Returns the name of the harness's statement that has a text."""
 
     def __call__(self, text: str) -> str | None: ...
 
 
 class WatchedConnection(psycopg.Connection):
-    """A process's connection; closed while idle, it serves the next one.
+    """A process's connection; once closed while idle, it serves the next process.
 
     Attributes:
-        owner: the process that has it.
-        venue_ids: whose fences its open transaction has locked.
-        lose_answer: the next commit happens, and the connection breaks before the answer comes.
+        owner: the process that uses it.
+        unit_ids: the units whose fences its open transaction has locked.
+        lose_answer: whether the connection breaks after the next commit, before its answer.
     """
 
     owner: Process
     pool: list[WatchedConnection]
     name_of: StatementNames
-    venue_ids: tuple[UUID, ...] = ()
+    unit_ids: tuple[UUID, ...] = ()
     lose_answer = False
     is_spare = False
     _depth = 0
@@ -250,18 +264,18 @@ class WatchedConnection(psycopg.Connection):
 
     def before(self, name: str, parameters: Any) -> None:
         """Stop before a statement, if it is the next move."""
-        if self._depth and not self._is_untouched:
+        if self._depth and not self._is_untouched and name not in MIDWAY:
             return
         self._is_untouched = False
         if move := STATEMENTS.get(name):
-            one = parameters.get("venue_id")
-            venues = tuple(parameters.get("venue_ids") or ([one] if one else []))
-            stop_before(move, venues, kind=name, locks=name in LOCKING)
+            one = parameters.get("unit_id")
+            units = tuple(parameters.get("unit_ids") or ([one] if one else []))
+            stop_before(move, units, kind=name, locks=name in LOCKING)
 
     def after(self, name: str, parameters: Any) -> None:
-        """Note the fences that are locked; lose the answer if that was said."""
+        """Record the locked fences; lose the answer if that is due."""
         if name == "enter":
-            self.venue_ids = tuple(parameters["venue_ids"])
+            self.unit_ids = tuple(parameters["unit_ids"])
         if self._depth == 0:
             self._lose_answer()
 
@@ -289,7 +303,7 @@ class WatchedConnection(psycopg.Connection):
     def _leave(self) -> None:
         self._depth -= 1
         if self._depth == 0:
-            self.venue_ids = ()
+            self.unit_ids = ()
 
     def _lose_answer(self) -> None:
         if self.lose_answer:
@@ -298,7 +312,7 @@ class WatchedConnection(psycopg.Connection):
 
 
 class WatchedCursor(psycopg.Cursor):
-    """Tells its connection of the harness's statements."""
+    """A cursor that notifies its connection of the harness's statements."""
 
     def execute(self, query: Any, params: Any = None, **options: Any) -> WatchedCursor:
         connection: Any = self.connection
@@ -321,47 +335,47 @@ class WatchedLeases(Leases):
 
     def _eval(self, script: str, arguments: Mapping[UUID, tuple[Any, ...]]) -> dict[UUID, Any]:
         if arguments:
-            moves = {leases.TAKE: "asks for", leases.RENEW: "renews", leases.RELEASE: "gives back"}
+            moves = {leases.TAKE: "asks for", leases.RENEW: "renews", leases.RELEASE: "releases"}
             stop_before(f"{moves[script]} the lease of", tuple(arguments), kind="redis")
         return super()._eval(script, arguments)
 
-    def _get(self, venue_ids: Any) -> dict[UUID, str | None]:
-        ids = tuple(venue_ids)
+    def _get(self, unit_ids: Any) -> dict[UUID, str | None]:
+        ids = tuple(unit_ids)
         stop_before("looks at the lease of", ids, kind="redis")
         return super()._get(ids)
 
 
 class UnwatchedLeases(Leases):
-    """What the test itself asks and does."""
+    """The leases as the test itself reads and changes them."""
 
     def texts(self, client: redis.Redis) -> dict[UUID, str | None]:
-        """Give the values of all leases."""
-        values = client.mget([self._key(venue.venue_id) for venue in VENUES])
+        """Return the values of all leases."""
+        values = client.mget([self._key(unit.id) for unit in UNITS])
         return {
-            venue.venue_id: None if value is None else value.decode()
-            for venue, value in zip(VENUES, values, strict=True)
+            unit.id: None if value is None else value.decode()
+            for unit, value in zip(UNITS, values, strict=True)
         }
 
-    def forget(self, client: redis.Redis, venue_id: UUID) -> None:
-        """Let a lease run out."""
-        client.delete(self._key(venue_id))
+    def forget(self, client: redis.Redis, unit_id: UUID) -> None:
+        """Let a lease expire."""
+        client.delete(self._key(unit_id))
 
 
 class WatchedWork(process._BatchWork):
-    """A batch's try that its process knows of."""
+    """A batch's try that is known to its process."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.owner = _running().owner
         self.owner.work = self
 
-    def _do_step(self, group: list[VenueAttempt], limit: timedelta | None) -> Committed:
+    def _do_step(self, group: list[UnitAttempt], limit: timedelta | None) -> Committed:
         self.owner.group, self.owner.entered = group, set()
         return super()._do_step(group, limit)
 
 
 def watched_clock() -> SimpleNamespace:
-    """Give a `time` whose monotonic clock is the process's own and stands still."""
+    """Return a `time` whose monotonic clock belongs to the process and stands still."""
 
     def sleep(_seconds: float) -> None:
         stop_before("looks again whether the lease is free", kind="waits")
@@ -372,8 +386,8 @@ def watched_clock() -> SimpleNamespace:
     return SimpleNamespace(sleep=sleep, monotonic=monotonic)
 
 
-class Rules(JobSettings):
-    """Settings whose one rule shapes the results."""
+class Rules(VenueSettings):
+    """Settings with one rule that shapes the results."""
 
     rules: int = Field(
         1, description="Which rules.", json_schema_extra={**SHAPES_RESULTS, "unit": "number"}
@@ -387,51 +401,64 @@ def toy_job(
     grouped: bool = True,
     fails: tuple[int, ...] = (),
     kills: tuple[int, ...] = (),
+    actions: int = 0,
+    performed: Counter[tuple[UUID, str]] | None = None,
 ) -> Job[Rules]:
-    """A job whose every step writes a row a venue: which night, by which rules, with which token.
+    """Make a job whose steps each write one row per unit: the night, the rules and the token.
+
+    It may perform actions outside the database before its last step.
 
     Args:
-        name: of the job.
-        steps: how many.
-        grouped: whether they take groups.
-        fails: venues whose data are always bad.
-        kills: venues that always kill their worker.
+        name: the job's name.
+        steps: the number of its steps.
+        grouped: whether its steps take groups.
+        fails: units whose data are always bad.
+        kills: units that always kill their worker.
+        actions: how many it performs for a unit, the same in every night.
+        performed: counts the actions; None without them.
     """
-    bad = {VENUES[number].venue_id: "is bad data of" for number in fails}
-    bad |= {VENUES[number].venue_id: "dies at" for number in kills}
+    bad = {UNITS[number].id: "is bad data of" for number in fails}
+    bad |= {UNITS[number].id: "dies at" for number in kills}
 
-    def of_one(do: Grouped[Rules]) -> Callable[[VenueRun[Rules]], VenueResult | None]:
-        def step(run: VenueRun[Rules]) -> VenueResult | None:
+    def of_one(do: Grouped[Rules]) -> Callable[[UnitRun[Rules]], UnitResult | None]:
+        def step(run: UnitRun[Rules]) -> UnitResult | None:
             group = GroupRun(
                 run.connection,
-                run.venue.tenant_id,
-                (run.venue,),
+                run.unit.tenant_id,
+                (run.unit,),
                 run.settings,
+                run.parameters,
                 run.as_of,
                 run.force,
                 lambda *_: None,
             )
             results = do.do(group)
-            return None if results is None else results[run.venue.venue_id]
+            return None if results is None else results[run.unit.id]
 
         return step
 
     made = [_step(number, is_last=number == steps - 1, bad=bad) for number in range(steps)]
+    named: dict[str, Any] = {
+        f"step {n}": step if grouped else of_one(step) for n, step in enumerate(made)
+    }
+    if performed is not None:
+        last = named.popitem()
+        named |= {"act": _effect(actions, performed), **dict([last])}
     return Job(
         name,
         Rules,
-        tuple(made if grouped else map(of_one, made)),
+        named,
         remove=lambda *_: 0,
-        venues_held=lambda *_: [],
+        units_held=lambda *_: [],
     )
 
 
 def _step(number: int, *, is_last: bool, bad: Mapping[UUID, str]) -> Grouped[Rules]:
-    def write(run: GroupRun[Rules]) -> dict[UUID, VenueResult] | None:
-        venues, owner = tuple(venue.venue_id for venue in run.venues), _running().owner
-        stop_before(f"writes step {number} of", venues, kind="writes")
+    def write(run: GroupRun[Rules]) -> dict[UUID, UnitResult] | None:
+        units, owner = tuple(unit.id for unit in run.units), _running().owner
+        stop_before(f"writes step {number} of", units, kind="writes")
         for attempt in owner.group:
-            if attempt.venue.venue_id in venues:
+            if attempt.unit.id in units:
                 run.connection.execute(
                     WRITE,
                     {
@@ -441,18 +468,36 @@ def _step(number: int, *, is_last: bool, bad: Mapping[UUID, str]) -> Grouped[Rul
                         "forced": run.force,
                     },
                 )
-        for venue_id in venues:
-            if told := bad.get(venue_id):
-                stop_before(told, (venue_id,), kind=DIES if told.startswith("dies") else "fails")
+        for unit_id in units:
+            if move := bad.get(unit_id):
+                stop_before(move, (unit_id,), kind=DIES if move.startswith("dies") else "fails")
                 raise PermanentError("bad data")
-        stop_before(f"commits step {number} of", venues, kind="commits")
-        return {venue_id: VenueResult() for venue_id in venues} if is_last else None
+        stop_before(f"commits step {number} of", units, kind="commits")
+        return {unit_id: UnitResult() for unit_id in units} if is_last else None
 
     return Grouped(write)
+
+
+def _effect(actions: int, performed: Counter[tuple[UUID, str]]) -> Effect[Rules]:
+    def due(run: UnitRun[Rules]) -> list[Action]:
+        return [Action(key, {"unit": str(run.unit.id)}) for key in keys(actions)]
+
+    def act(action: Action) -> None:
+        unit_id = UUID(action.payload["unit"])
+        stop_before(f"performs {action.key} of", (unit_id,), kind="acts", action=action.key)
+        performed[unit_id, action.key] += 1
+        stop_before(f"records {action.key} of", (unit_id,), kind="records", action=action.key)
+
+    return Effect(due, act)
+
+
+def keys(actions: int) -> list[str]:
+    """Return the keys of a unit's actions."""
+    return [f"action {number}" for number in range(actions)]
 
 
 def _running() -> Strand:
     strand = current()
     if strand is None:
-        raise BlockedError("only a process of the world may do this")
+        raise BlockedError("only a process of a world may do this")
     return strand

@@ -1,31 +1,34 @@
-"""Which runs there are, what may go wrong, and what people do: the scenarios of the model."""
+"""The scenarios of the model: which runs there are, which faults happen, and what users click."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-#: Faults. K SIGKILL; Z Airflow gives a living process up; E a pause past the lease; F Redis is
+#: Faults. K SIGKILL; Z Airflow gives up a living process; E a pause past the lease; F Redis is
 #: flushed; G PostgreSQL restarts; T transient and M permanent error of a step; A committed, but
-#: the connection is lost; W waited too long; R Redis does not answer.
-ALL = "KZEFGTMAWR"
+#: the connection is lost; W a wait is too long; R Redis does not answer; U an action raises an
+#: error that leaves open whether it was performed.
+ALL = "KZEFGTMAWRU"
+#: Without a restart of PostgreSQL, after which no process can record anything.
+OF_EFFECTS = "KZEFTMAWRU"
 #: Clicks. f clear the failed tasks; s clear a success; w clear the whole run (with the rules
 #: edited where the run says so); m mark failed.
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run as Airflow has it.
+    """A run in Airflow.
 
     Attributes:
         name: also its id.
-        night: what its results are as of, in nights.
-        rules: of its settings.
-        batches: the venues of each.
-        tries: of a task.
-        force: whether newer results are replaced.
-        edit: the rules after an edit; None if nobody edits.
-        deployment: whose run it is.
+        night: the number of the night that its results are as of.
+        rules: the rules in its settings.
+        batches: the units of each batch.
+        tries: the tries of a task.
+        force: whether it replaces newer results.
+        edit: the rules after an edit; None without one.
+        deployment: the deployment that it belongs to.
     """
 
     name: str
@@ -39,7 +42,7 @@ class Run:
 
     @property
     def as_of(self) -> datetime:
-        """The moment of its night."""
+        """The moment that its results are as of."""
         return datetime(2025, 1, 1, 2, tzinfo=UTC) + timedelta(days=self.night)
 
 
@@ -48,20 +51,21 @@ class Scenario:
     """What happens in an episode.
 
     Attributes:
-        name: in words.
+        name: its description.
         runs: the runs, all at once.
-        steps: of the job.
-        faults: at the most.
+        steps: the number of the job's steps.
+        faults: the most faults.
         fault_kinds: letters of `ALL`.
-        clicks: at the most.
+        clicks: the most clicks.
         click_kinds: letters, as above.
-        once: whether each venue is to be computed once, but for clicks.
-        small: whether venues are small, so that a batch takes them together.
-        grouped: whether those that are taken together share transactions.
-        fails: venues whose data are always bad.
-        kills: venues that always kill their worker.
+        once: whether each unit must be computed only once, unless there is a click.
+        small: whether units are small, so that a batch takes them together.
+        grouped: whether units that are taken together share transactions.
+        fails: units whose data are always bad.
+        kills: units that always kill their worker.
+        actions: how many actions each unit has before the last step.
         is_even: whether all processes are equally fast.
-        fault_rate: of 1,000 moves so many are faults, while some may come.
+        fault_rate: how many of 1,000 moves are faults, while any are left.
     """
 
     name: str
@@ -76,6 +80,7 @@ class Scenario:
     grouped: bool = True
     fails: tuple[int, ...] = ()
     kills: tuple[int, ...] = ()
+    actions: int = 0
     is_even: bool = False
     fault_rate: int = 40
 
@@ -97,7 +102,7 @@ SCENARIOS = (
     Scenario("one run, three faults", (A,), 1, 3, once=True),
     Scenario("one run, two faults, a click", (A,), 1, 2, "KZE", 1, "fswm", once=True),
     Scenario("one run, two clicks", (A,), 1, 1, "KZ", 2, "fswm", once=True),
-    Scenario("batch of two venues", (TWO,), 1, 1, ALL, 1, "fs", once=True),
+    Scenario("batch of two units", (TWO,), 1, 1, ALL, 1, "fs", once=True),
     Scenario(
         "two taken together", (TWO,), 1, 1, ALL, 1, "fs", once=True, small=True, grouped=False
     ),
@@ -108,13 +113,13 @@ SCENARIOS = (
     Scenario("groups of two steps in two deployments", (TWO, TWO_B), 2, 1, small=True),
     Scenario("group, edited", (replace(TWO, edit=2),), 1, 1, ALL, 1, "fswm", small=True),
     Scenario("group, forced", (FORCED_TWO,), 1, 1, ALL, 1, "fs", small=True),
-    Scenario("a group and a half-done venue", (replace(TWO, tries=1), B1), 2, 1, "K", small=True),
+    Scenario("a group and a half-done unit", (replace(TWO, tries=1), B1), 2, 1, "K", small=True),
     Scenario("group, one always fails", (TWO3,), 1, 0, once=True, small=True, fails=(0,)),
     Scenario("group, one always kills", (TWO3,), 1, 0, once=True, small=True, kills=(0,)),
     Scenario("two batches", (replace(A, batches=((0,), (1,))),), 1, 1, "KT", 1, "fsw", once=True),
     Scenario("older backfill beside", (A1, OLD), 1, 1, "KZE", 1, "fs", once=True),
     Scenario("forced older run beside", (A1, FORCED), 1, 1, "KZET", 1, "fs"),
-    Scenario("forced run, two venues", (FORCED_TWO,), 1, 1, ALL, 1, "fs"),
+    Scenario("forced run, two units", (FORCED_TWO,), 1, 1, ALL, 1, "fs"),
     Scenario("other rules beside", (A1, RULES2), 1, 1, "KZET", 1, "fs"),
     Scenario("rules edited, all cleared", (replace(A, edit=2),), 1, 2, "KZ", 1, "w"),
     Scenario("two steps, edited", (replace(A, edit=2),), 2, 1, ALL, 1, "fswm"),
@@ -123,5 +128,8 @@ SCENARIOS = (
     Scenario("two steps, three runs", (A1, B1, RULES2_1), 2, 1, "K"),
     Scenario("two steps, forced older", (A1, replace(FORCED, tries=1)), 2, 1, "KZE", 1, "f"),
     Scenario("two steps, forced, other deployment", (A1, B1, replace(FORCED, tries=1)), 2, 1, "K"),
+    Scenario("an effect", (A,), 1, 2, OF_EFFECTS, 1, "fs", once=True, actions=2),
+    Scenario("an effect between two steps", (A, B), 2, 2, OF_EFFECTS, once=True, actions=1),
+    Scenario("effects of a group", (TWO,), 2, 2, OF_EFFECTS, 1, "fsw", small=True, actions=1),
     Scenario("three runs", (A1, COMMAND_LINE, replace(OLD, tries=1)), 1, 1, "KE", once=True),
 )

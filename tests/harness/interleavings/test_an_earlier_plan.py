@@ -1,4 +1,4 @@
-"""A try that was cleared, and lives on, writes nothing over what a later plan has had done."""
+"""A try that was cleared but lives on does not overwrite the results of a later plan."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def plain(_limit: int) -> int:
 
 
 def overwrite(world: World) -> None:
-    """Have a try of the old rules, forced, cleared and asleep, wake when the new ones are done."""
+    """Wake a forced try of the old rules, cleared while asleep, after the new rules are done."""
     world.follow(
         "forced: plan starts",
         "forced plan try 1 …",
@@ -52,13 +52,13 @@ def overwrite(world: World) -> None:
     )
 
 
-def test_a_forced_try_of_the_old_rules_does_not_undo_the_new_ones(
+def test_a_forced_try_of_the_old_rules_does_not_overwrite_the_new_ones(
     new_world: Callable[[Run], World],
 ) -> None:
     overwrite(new_world(replace(FORCED, edit=2)))
 
 
-def test_without_a_look_at_later_plans_it_would(
+def test_it_does_if_it_ignores_later_plans(
     new_world: Callable[[Run], World], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     PLANNED_ANEW.make(monkeypatch, tmp_path)
@@ -66,7 +66,7 @@ def test_without_a_look_at_later_plans_it_would(
         overwrite(new_world(replace(FORCED, edit=2)))
 
 
-def test_what_a_later_plan_has_had_done_is_not_done_again(
+def test_the_work_of_a_later_plan_is_not_done_again(
     new_world: Callable[[Run], World],
 ) -> None:
     new_world(A).follow(

@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order, the properties of the protocol hold."""
+"""The properties of the protocol hold, whatever happens and in whatever order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each guard of the protocol is needed: the worlds find what breaks without it."""
+"""Each guard of the protocol is needed: without it, a property breaks in some world."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ def test_without_a_guard_a_property_breaks(
     guard: Guard, world_servers: Servers, tmp_path: Path
 ) -> None:
     episode = _that_breaks(guard, world_servers, tmp_path)
-    assert episode is not None, f"{guard.says}: {MOST_EPISODES} episodes without it hold"
-    # it is the guard that was missed: with it, the same chances break nothing
+    assert episode is not None, (
+        f"without the guard, {MOST_EPISODES} episodes still hold: {guard.says}"
+    )
+    # the cut is the cause: with the guard, the same choices break nothing
     World(guard.scenario, world_servers, _chance(episode)).live()
 
 
 def _that_breaks(guard: Guard, world_servers: Servers, directory: Path) -> int | None:
-    """Give the first episode without the guard in which a property breaks."""
+    """Return the first episode without the guard in which a property breaks."""
     options = {"clear_number_of": guard.clear_number_of} if guard.clear_number_of else {}
     with pytest.MonkeyPatch.context() as cutting:
         _forget_statements()
@@ -58,4 +60,4 @@ def _forget_statements() -> None:
 
 
 def _chance(episode: int) -> Callable[[int], int]:
-    return Random(episode).randrange  # noqa: S311  the same every time
+    return Random(episode).randrange  # noqa: S311  the same in every run

@@ -1,17 +1,17 @@
-"""A world: some runs, their processes, Airflow, two servers, faults and clicks, move by move.
+"""A world: runs, their processes, Airflow, two servers, faults and clicks, one move at a time.
 
 Airflow is a small state machine, as in the protocol's model: the states of plan, batches and
-finish, tries, the clear number. Everything else is the harness itself, on real servers. Which move
-comes next is chance; a move that would wait for a lock is not offered.
+finish, their tries, and the clear number. Everything else is the harness itself, on real servers.
+Chance picks the next move; a move that would wait for a lock is not offered.
 """
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import count, product
 from typing import Protocol
 from uuid import UUID
 
@@ -20,7 +20,7 @@ import redis
 from tests.harness.interleavings import processes
 from tests.harness.interleavings.processes import (
     NAMES,
-    VENUES,
+    UNITS,
     BlockedError,
     Killed,
     Process,
@@ -37,20 +37,21 @@ from venue_analytics.harness import AnalyticsError, PermanentError, TransientErr
 from venue_analytics.harness import finish as finish_module
 from venue_analytics.harness import plan as plan_module
 from venue_analytics.harness import process as process_module
+from venue_analytics.harness.attempts import BatchTry
 from venue_analytics.harness.history import RunKey
 from venue_analytics.harness.interrupts import Stopped
 from venue_analytics.harness.request import RunRequest
 
-#: After so many moves nothing goes wrong any more and nobody clicks; after so many all is over.
+#: After this many moves there are no more faults and clicks; after this many all must be over.
 QUIET_AFTER = 250
 OVER_AFTER = 2000
-#: How often a process may start a venue over for each fault and click, and besides.
+#: How often a process may start a unit over, in addition to once for each fault and click.
 STARTED_OVER = 1
-#: Of 1,000 moves so many are clicks, while some may come.
+#: How many of 1,000 moves are clicks, while any are left.
 CLICK_RATE = 60
-#: Moves that change neither server: a step's write is not committed yet.
-TOUCH_NOTHING = ("begins", "tells", "waits", "writes", "load_run", "left_running")
-#: Some processes are slow, some all but stand still; of 1,000 moves so many change that.
+#: Moves that change neither server: a step's write is not yet committed, and an action is outside.
+TOUCH_NOTHING = ("begins", "reports", "waits", "writes", "acts", "load_run", "left_running")
+#: Some processes are slow, some almost stand still; PACES of 1,000 moves change a speed.
 SPEEDS = (1.0, 1.0, 0.05, 0.005)
 PACES = 100
 
@@ -58,20 +59,20 @@ _episodes = count(1)
 
 
 class Chance(Protocol):
-    """Chooses a number from 0 up to, and without, `limit`; 0 is the plainest."""
+    """Chooses a number from 0 up to but not including `limit`; 0 is the simplest."""
 
     def __call__(self, limit: int) -> int: ...
 
 
 @dataclass(frozen=True)
 class Servers:
-    """What the processes share.
+    """The servers that all processes share.
 
     Attributes:
-        observer: a connection past row-level security, to look.
+        observer: a connection for reading that bypasses row-level security.
         connect: opens a connection as jobs do.
         pool: connections that are open and idle.
-        client: of Redis.
+        client: the client of Redis.
     """
 
     observer: psycopg.Connection
@@ -82,14 +83,14 @@ class Servers:
 
 @dataclass
 class BatchState:
-    """A mapped task as Airflow has it: n(ot started), r(unning), s(uccess) or f(ailed).
+    """A mapped task in Airflow: n(ot started), r(unning), s(uccess) or f(ailed).
 
     Attributes:
         state: its state.
-        tries: tries so far.
-        max_tries: tries at the most.
+        tries: its tries so far.
+        max_tries: its most tries.
         generation: how often its success was cleared.
-        marks: the newest tokens when it last was, by venue.
+        marks: the newest token of each unit when its success was last cleared.
     """
 
     max_tries: int
@@ -101,15 +102,15 @@ class BatchState:
 
 @dataclass
 class RunState:
-    """A run as Airflow has it; finish is G(reen) or R(ed) at the end.
+    """A run in Airflow; finish is G(reen) or R(ed) at the end.
 
     Attributes:
-        run: the scenario's.
-        rules: as the Variable has them now.
+        run: the run in the scenario.
+        rules: the rules that the Variable has now.
         batches: the mapped tasks.
-        plan: plan's state.
-        plan_tries: plan's tries so far.
-        finish: finish's state.
+        plan: the state of plan.
+        plan_tries: the tries of plan so far.
+        finish: the state of finish.
         clears: the clear number.
     """
 
@@ -123,15 +124,15 @@ class RunState:
 
     @property
     def is_over(self) -> bool:
-        """Whether Airflow has ended it."""
+        """Whether Airflow has ended the run."""
         return self.finish in "GR"
 
 
 @dataclass(frozen=True)
 class Move:
-    """What may happen next."""
+    """A move that may happen next."""
 
-    told: str
+    text: str
     act: Callable[[], None]
     weight: float = 1.0
 
@@ -152,6 +153,8 @@ class World:
         self.trace: list[str] = []
         self.moves_made = 0
         self.faults = self.clicks = 0
+        # how often each unit's actions were performed
+        self.performed: Counter[tuple[UUID, str]] = Counter()
         size = "small" if scenario.small else "large"
         self.job = processes.toy_job(
             f"toy_{size}_{next(_episodes)}",
@@ -159,6 +162,8 @@ class World:
             grouped=scenario.grouped,
             fails=scenario.fails,
             kills=scenario.kills,
+            actions=scenario.actions,
+            performed=self.performed if scenario.actions else None,
         )
         self.runs = {
             run.name: RunState(run, run.rules, [BatchState(run.tries) for _ in run.batches])
@@ -168,9 +173,9 @@ class World:
         self._clear_number_of = clear_number_of
         self._orphans: list[WatchedConnection] = []
         self._a_lease_was_lost = False
-        # the kind of the move that is made, if it is a process's own
+        # the kind of the current move, if a process makes it
         self._touched: str | None = None
-        # of a plan's batch: how often its success had been cleared, as far as history knows
+        # how often the success of a plan's batch had been cleared, according to history
         self._generations: dict[tuple[int, int], int] = {}
         self._leases = UnwatchedLeases(servers.client, self.job.name)
         self.properties = Properties(
@@ -182,35 +187,33 @@ class World:
         """Make moves until all is over.
 
         Raises:
-            ViolationError: a property does not hold.
+            ViolationError: if a property does not hold.
         """
         try:
             while self._move():
                 self.moves_made += 1
                 self.properties.need(self.moves_made < OVER_AFTER, "P8", "there is no end")
-            bad = {
-                VENUES[number].venue_id for number in (*self.scenario.fails, *self.scenario.kills)
-            }
+            bad = {UNITS[number].id for number in (*self.scenario.fails, *self.scenario.kills)}
             if bad:
                 self.properties.others_are_done(self.state, bad)
         finally:
             self.end()
 
     def follow(self, *script: str) -> None:
-        """Make the moves of a script: the one that begins so, or with … all that begin so.
+        """Make the moves of a script: for each line the next move with that prefix, or with … all.
 
         Raises:
-            ViolationError: a property does not hold.
+            ViolationError: if a property does not hold.
         """
         for line in script:
             beginning, goes_on = line.removesuffix(" …"), line.endswith(" …")
             while True:
                 offered = [*self._process_moves(), *self._airflow_moves(), *self._click_moves()]
-                move = next((m for m in offered if m.told.startswith(beginning)), None)
+                move = next((m for m in offered if m.text.startswith(beginning)), None)
                 if move is None and self.trace and self.trace[-1].startswith(beginning):
                     break
                 if move is None:
-                    raise LookupError(f"{line!r} is not offered, but {[m.told for m in offered]}")
+                    raise LookupError(f"{line!r} is not among {[m.text for m in offered]}")
                 self._make(move)
                 if not goes_on:
                     break
@@ -243,7 +246,7 @@ class World:
         return True
 
     def _make(self, move: Move) -> None:
-        self.trace.append(move.told)
+        self.trace.append(move.text)
         before = self.state
         try:
             move.act()
@@ -253,19 +256,20 @@ class World:
         self._note_plans(before)
         self.properties.after_a_move(before, self.state, clicks=self.clicks)
         self.properties.closed_rows_cannot_commit(self.state, self.processes)
+        self.properties.performed_once(self.performed)
         for process in self.processes:
             pause = process.main.pause
             if pause.kind == "writes":
-                for venue_id in set(pause.venues) - process.entered:
-                    process.entered.add(venue_id)
-                    self.properties.begins_to_work(self.state, process, venue_id)
+                for unit_id in set(pause.units) - process.entered:
+                    process.entered.add(unit_id)
+                    self.properties.begins_to_work(self.state, process, unit_id)
 
     def _read(self) -> State:
         texts = self._leases.texts(self.servers.client)
         return State.read(self.servers.observer, self.job.name, self.scenario.steps, texts)
 
     def _read_what_was_touched(self) -> State:
-        """Read the state anew, but for what the last move cannot have changed."""
+        """Read the state again, except what the last move cannot have changed."""
         touched, self._touched = self._touched, None
         if touched in TOUCH_NOTHING:
             return self.state
@@ -283,7 +287,7 @@ class World:
                 yield Move(f"{process}: {pause.move}", lambda process=process: self._die(process))
                 continue
             waits_in_vain = pause.kind == "waits" and process.seen == self.state.leases
-            if not (waits_in_vain or (pause.locks and locked & set(pause.venues))):
+            if not (waits_in_vain or (pause.locks and locked & set(pause.units))):
                 yield Move(
                     f"{process}: {pause.move}",
                     lambda process=process: self._resume(process, process.main),
@@ -304,16 +308,16 @@ class World:
                     lambda process=process: self._renew(process),
                     process.speed * (0.5 if is_lost else 0.02),
                 )
-            may_stop = not process.is_stopped and pause.kind != "tells"
+            may_stop = not process.is_stopped and pause.kind != "reports"
             if may_stop and not self._is_current(process):
                 yield Move(f"{process}: SIGTERM", lambda process=process: self._stop(process), 0.02)
 
     def _locked(self) -> set[UUID]:
         open_ones = [p.connection for p in self.processes if p.connection] + self._orphans
-        return {venue_id for connection in open_ones for venue_id in connection.venue_ids}
+        return {unit_id for connection in open_ones for unit_id in connection.unit_ids}
 
     def _resume(self, process: Process, strand: Strand, error: BaseException | None = None) -> None:
-        """Let a strand make its next move, or meet an error there."""
+        """Let a strand make its next move, or raise an error there."""
         before, pause = self.state, strand.pause
         if error is None:
             self._touched = pause.kind
@@ -326,10 +330,12 @@ class World:
             return
         if pause.kind == "open_round":
             self._note_round(before, process)
+        if pause.kind == "records" and error is None:
+            self.properties.is_recorded(self._read(), process, pause.units[0], pause.action)
         self._count_draws(process, pause.kind)
         if pause.kind == "raise_fence" and not self._a_lease_was_lost:
             others = [p for p in self.processes if self._is_current(p)]
-            self.properties.robs_nobody(before, self._read(), others)
+            self.properties.living_keep_their_tokens(before, self._read(), others)
         if process.main.pause.kind == "waits":
             process.seen = before.leases
         process.may_wait = False
@@ -355,7 +361,7 @@ class World:
             except (AnalyticsError, psycopg.Error, Stopped):
                 process.end = "failed"
             if process.batch != "finish":
-                processes.stop_before("tells Airflow", kind="tells")
+                processes.stop_before("reports to Airflow", kind="reports")
         except Killed:
             pass
 
@@ -368,16 +374,16 @@ class World:
         return connection
 
     def _key(self, run: Run) -> RunKey:
-        # two deployments have equal run ids for the same night
+        # two deployments use the same run id for the same night
         run_id = "A" if run.name == "B" else run.name
         return RunKey(UUID(int=run.deployment), self.job.name, run_id)
 
     def _plan(self, process: Process) -> str:
         state = self.runs[process.run]
         run = state.run
-        venues = [VENUES[number].venue_id for batch in run.batches for number in batch]
+        units = [UNITS[number].id for batch in run.batches for number in batch]
         settings = Rules(
-            rules=state.rules, max_tasks=len(run.batches), include_venues=sorted(venues)
+            rules=state.rules, max_tasks=len(run.batches), include_venues=sorted(units)
         )
 
         def is_over(run_id: str) -> bool:
@@ -413,20 +419,20 @@ class World:
             lambda: self._connect(process),
             WatchedLeases(self.servers.client, self.job.name),
             self.job,
-            planned,
-            batch,
-            self.job.settings.model_validate_json(json.dumps(planned.settings)),
-            try_number=process.number,
-            clear_number=process.clear_number,
-            # renewals are moves of their own
+            BatchTry.of(
+                self.job,
+                planned,
+                batch,
+                try_number=process.number,
+                clear_number=process.clear_number,
+            ),
+            # renewals are separate moves
             renew_every=processes.NEVER,
         )
         for failure in failures:
             if not isinstance(failure.error, AnalyticsError):
                 raise BlockedError(f"{process}: {failure.error!r}") from failure.error
-            self.properties.told_as_failed(
-                self._read(), process, planned.id, failure.venue.venue_id
-            )
+            self.properties.reported_as_failed(self._read(), process, planned.id, failure.unit.id)
         if not failures:
             return "well"
         return "failed for good" if all(f.permanent for f in failures) else "failed"
@@ -447,6 +453,7 @@ class World:
                 planned,
                 failed_batches=failed,
             )
+        self.properties.none_is_left_claimed(self._read())
         return "failed for good" if unfinished else "well"
 
     def _renew(self, process: Process) -> None:
@@ -467,7 +474,7 @@ class World:
         self._resume(process, process.main, Stopped("stopped by SIGTERM"))
 
     def _kill(self, process: Process) -> None:
-        """End a process without a word; what its backend has locked stays so for a while."""
+        """Kill a process; the locks of its backend remain for a while."""
         process.is_killed = True
         for strand in (process.renewal, process.main):
             if strand is not None and not strand.dead:
@@ -511,19 +518,19 @@ class World:
 
     def _count_draws(self, process: Process, kind: str) -> None:
         process.draws_in_vain += kind == "draw_tokens"
-        if kind == "open_venue_runs":
+        if kind == "open_unit_runs":
             process.draws_in_vain = 0
         self.properties.need(
             process.draws_in_vain <= self.faults + self.clicks + STARTED_OVER,
             "P8",
-            f"{process} starts a venue over for ever",
+            f"{process} starts a unit over forever",
         )
 
     def _note_round(self, before: State, process: Process) -> None:
-        if process.work is None or not hasattr(process.work, "round"):
+        if process.work is None or process.work.batch_try.round == 0:
             return
         number = int(process.batch)
-        key = (process.work._run.id, number)
+        key = (process.work.batch_try.run.id, number)
         ended = before.rounds[key].ended_well_at_clear
         was_cleared = ended is not None and process.clear_number > ended
         known = self._generations.get(key, 0) + was_cleared
@@ -532,7 +539,7 @@ class World:
         self.properties.generations[name] = process.generation
 
     def _note_plans(self, before: State) -> None:
-        """A new plan has what ended well under the earlier one done again."""
+        """Count a new plan as a clear of what ended well under the earlier one."""
         for name, plan in self.state.plans.items():
             earlier = before.plans.get(name)
             if earlier == plan:
@@ -548,7 +555,7 @@ class World:
 
     def _check_green(self, run: RunState) -> None:
         marks = {
-            VENUES[number].venue_id: batch.marks.get(VENUES[number].venue_id, 0)
+            UNITS[number].id: batch.marks.get(UNITS[number].id, 0)
             for numbers, batch in zip(run.run.batches, run.batches, strict=True)
             for number in numbers
         }
@@ -556,6 +563,8 @@ class World:
         rules = Rules(rules=state.plans[run.run.name].rules).rules_hash()
         as_of = run.run.as_of.isoformat()
         self.properties.ends_green(state, run.run.name, as_of, marks, rules)
+        actions = product(marks, processes.keys(self.scenario.actions))
+        self.properties.none_is_forgotten(state, run.run.name, actions, self.performed)
 
     # ---- Airflow ---------------------------------------------------------------------------
 
@@ -591,7 +600,7 @@ class World:
         self._start(Process(run.run.name, "finish", 1 + run.clears), self._finish)
 
     def _is_current(self, process: Process) -> bool:
-        """Whether Airflow waits for this process, and for no other in its stead."""
+        """Return whether Airflow waits for this process and not for its successor."""
         run = self.runs[process.run]
         if process.batch == "plan":
             return (run.plan, run.plan_tries) == ("r", process.number)
@@ -601,7 +610,7 @@ class World:
         return (batch.state, batch.tries) == ("r", process.number)
 
     def _give_up(self, process: Process) -> None:
-        """Airflow holds this process for dead: a retry, or failed."""
+        """Make Airflow take the process for dead, and retry or fail its task."""
         if not self._is_current(process):
             return
         run = self.runs[process.run]
@@ -616,13 +625,13 @@ class World:
 
     def _moves_of_time(self) -> Iterator[Move]:
         living = {h.text for p in self.processes for h in p.kept.values()}
-        taken = {p.work._process for p in self.processes if p.work}
-        for venue_id, text in self.state.leases.items():
+        taken = {p.work.batch_try.process for p in self.processes if p.work}
+        for unit_id, text in self.state.leases.items():
             holder = processes.leases.Holder.read(text) if text else None
             if holder and text not in living and holder.process not in taken:
                 yield Move(
-                    f"the lease of {NAMES[venue_id]} that the dead {holder} had runs out",
-                    lambda venue_id=venue_id: self._forget(venue_id),
+                    f"the lease of {NAMES[unit_id]} that the dead {holder} held expires",
+                    lambda unit_id=unit_id: self._forget(unit_id),
                     0.3,
                 )
         for connection in self._orphans:
@@ -632,8 +641,8 @@ class World:
                 0.3,
             )
 
-    def _forget(self, venue_id: UUID) -> None:
-        self._leases.forget(self.servers.client, venue_id)
+    def _forget(self, unit_id: UUID) -> None:
+        self._leases.forget(self.servers.client, unit_id)
 
     def _end_backend(self, connection: WatchedConnection) -> None:
         self._orphans.remove(connection)
@@ -641,7 +650,7 @@ class World:
         connection.cut()
 
     def _terminate(self, connections: Sequence[WatchedConnection]) -> None:
-        """End backends, and wait until they have."""
+        """Terminate backends, and wait until they have ended."""
         pids = [connection.info.backend_pid for connection in connections]
         self.servers.observer.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM unnest(%s::integer[]) AS p (pid)", [pids]
@@ -653,41 +662,43 @@ class World:
         kinds = self.scenario.fault_kinds
         for process in self.processes:
             yield from (
-                Move(f"FAULT {process}: {told}", act)
-                for kind, told, act in self._faults_of(process)
+                Move(f"FAULT {process}: {text}", act)
+                for kind, text, act in self._faults_of(process)
                 if kind in kinds
             )
         if "F" in kinds and any(self.state.leases.values()):
             yield Move("FAULT Redis is flushed", self._flush)
-        if "G" in kinds and any(p.connection and p.connection.venue_ids for p in self.processes):
+        if "G" in kinds and any(p.connection and p.connection.unit_ids for p in self.processes):
             yield Move("FAULT PostgreSQL restarts", self._restart_postgres)
 
     def _faults_of(self, process: Process) -> Iterator[tuple[str, str, Callable[[], None]]]:
         pause = process.main.pause
 
-        def meeting(error: BaseException) -> Callable[[], None]:
+        def raising(error: BaseException) -> Callable[[], None]:
             return lambda: self._resume(process, process.main, error)
 
         yield "K", "SIGKILL", lambda: self._killed(process)
         if self._is_current(process):
-            yield "Z", "Airflow takes it for dead, and it lives", lambda: self._lose_sight(process)
-        for venue_id, holder in process.kept.items():
-            if self.state.leases[venue_id] == holder.text:
-                told = f"it pauses, and its lease of {NAMES[venue_id]} runs out"
-                yield "E", told, lambda venue_id=venue_id: self._lose_lease(process, venue_id)
-        if pause.kind in ("writes", "commits"):
-            of_one = TransientError("not now", venue_id=pause.venues[0])
-            yield "T", f"{pause.move}: a transient error", meeting(of_one)
-            yield "M", f"{pause.move}: a permanent error", meeting(PermanentError("not ever"))
-        if pause.kind == "commits":
-            told = f"{pause.move}, and the connection breaks"
-            yield "A", told, lambda: self._lose_answer(process)
+            yield "Z", "Airflow takes it for dead, but it lives", lambda: self._lose_sight(process)
+        for unit_id, holder in process.kept.items():
+            if self.state.leases[unit_id] == holder.text:
+                text = f"it pauses, and its lease of {NAMES[unit_id]} expires"
+                yield "E", text, lambda unit_id=unit_id: self._lose_lease(process, unit_id)
+        if pause.kind in ("writes", "commits", "acts"):
+            of_one = TransientError("not now", unit_id=pause.units[0])
+            yield "T", f"{pause.move}: a transient error", raising(of_one)
+            yield "M", f"{pause.move}: a permanent error", raising(PermanentError("not ever"))
+        if pause.kind in ("acts", "records"):
+            yield "U", f"{pause.move}: an error", raising(ValueError("who knows"))
+        if pause.kind in ("commits", "claim_action", "records"):
+            text = f"{pause.move}, and the connection breaks"
+            yield "A", text, lambda: self._lose_answer(process)
         if pause.kind == "redis":
-            error = TransientError("Redis cannot be asked")
-            yield "R", f"{pause.move}, and Redis does not answer", meeting(error)
+            error = TransientError("Redis does not answer")
+            yield "R", f"{pause.move}, and Redis does not answer", raising(error)
         if pause.kind == "waits":
             yield "W", "it has waited too long", lambda: self._wait_too_long(process)
-        if pause.locks and self._locked() & set(pause.venues):
+        if pause.locks and self._locked() & set(pause.units):
             yield "W", f"{pause.move}, waits too long", lambda: self._wait_too_long(process)
 
     def _killed(self, process: Process) -> None:
@@ -695,7 +706,7 @@ class World:
         self._give_up(process)
 
     def _die(self, process: Process) -> None:
-        """Kill a process with its backend, which nothing else could end before its next try."""
+        """Kill a process and its backend, which nothing else could end before its next try."""
         self._killed(process)
         for connection in [one for one in self._orphans if one.owner is process]:
             self._end_backend(connection)
@@ -704,10 +715,10 @@ class World:
         self._give_up(process)
         self._pace(process, SPEEDS[self.chance(len(SPEEDS))])
 
-    def _lose_lease(self, process: Process, venue_id: UUID) -> None:
+    def _lose_lease(self, process: Process, unit_id: UUID) -> None:
         self._a_lease_was_lost = True
         self._pace(process, min(SPEEDS))
-        self._forget(venue_id)
+        self._forget(unit_id)
 
     def _flush(self) -> None:
         self._a_lease_was_lost = True
@@ -727,7 +738,7 @@ class World:
         open_ones = [p.connection for p in self.processes if p.connection]
         self._terminate([c for c in [*open_ones, *self._orphans] if not c.closed])
         for connection in open_ones:
-            connection.venue_ids = ()
+            connection.unit_ids = ()
         for connection in self._orphans:
             connection.cut()
         self._orphans.clear()
@@ -777,7 +788,7 @@ class World:
             batch.generation += 1
 
     def _clear(self, run: RunState, batch: BatchState) -> None:
-        # retries lowered by one meanwhile, so that max_tries does not show the clear
+        # retries are lowered by one, so that max_tries does not show the clear
         batch.state, batch.max_tries = "n", batch.tries + max(1, run.run.tries - 1)
 
     def _mark_failed(self, run: RunState) -> None:
@@ -786,7 +797,7 @@ class World:
                 batch.state = "f"
 
     def end(self) -> None:
-        """Kill what lives on."""
+        """Kill all processes that are still alive."""
         for process in list(self.processes):
             self._kill(process)
         for connection in list(self._orphans):
@@ -794,7 +805,7 @@ class World:
 
 
 def _weighted(moves: Sequence[Move], place: float) -> Move:
-    """Give the move at a place from 0 to 1, each as wide as it weighs."""
+    """Return the move at a place from 0 to 1, where each move is as wide as its weight."""
     left = place * sum(move.weight for move in moves)
     for move in moves:
         left -= move.weight

@@ -1,22 +1,23 @@
-"""The protocol of venues, groups, batches and runs as a model of all that may happen.
+"""A model of the protocol of venues, groups, batches and runs, with everything that may happen.
 
-One action is one thing that is atomic in reality: a Redis command, a PostgreSQL transaction (or
-its begin and its commit, since the fences are held in between), a decision of Airflow, a fault, a
-click. A pause needs no state of its own, for any process may be arbitrarily slow; what makes one
-hurt is that its leases run out. Each clause (CLAUSES) can be taken out.
+A move is one thing that is atomic in reality: a Redis command, a PostgreSQL transaction (or its
+begin and its commit, since the fences are held in between), a decision of Airflow, a fault, a
+click. A pause has no state of its own, because any process may be arbitrarily slow; it does harm
+only when its leases expire. Each clause (CLAUSES) can be removed.
 
 The properties:
 
 P1  only the newest token writes a venue;
-P2  what is skipped, or ends green, holds what was asked for, or something newer;
-P3  nothing is computed twice without a click, P4 nor after a good end that nobody cleared;
-P5  what ends well is of one computation;
+P2  a venue that is skipped, or of a run that ends green, holds the requested or newer results;
+P3  nothing is computed twice without a click;
+P4  a success is not computed again unless it was cleared;
+P5  data that end well come from one computation;
 P6  an older as_of never replaces a newer one;
 P7  data and history agree;
-P8  an end can be reached from everywhere (see search.py);
-P9  nobody draws the token of a process that holds its lease;
-P10 a venue that always fails, or always kills its worker, keeps no other from its end;
-P11 what has ended well is not told as failed.
+P8  an end can be reached from every state (see search.py);
+P9  no process draws the token of another that holds its lease;
+P10 a venue that always fails, or always kills its worker, does not block the others;
+P11 a venue that ended well is not reported as failed.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from collections import namedtuple
 from collections.abc import Callable, Iterator
 from typing import Any
 
-#: batches: the venues of each. edit: rules that a clear of the whole run finds.
+#: batches: the venues of each batch. edit: the rules that a clear of the whole run finds.
 Run = namedtuple("Run", "name as_of rules batches tries force edit", defaults=(2, False, None))
-#: kinds, clicks: those that happen, each kind a letter (see Model.faults and Model.clicks).
-#: once: nothing may be computed twice. group: the most venues a transaction. fails, kills: venues
-#: whose data are bad for ever, and that kill their worker every time.
+#: kinds, clicks: the kinds that happen, one letter each (see Model.faults and Model.clicks).
+#: once: nothing may be computed twice. group: the most venues per transaction. fails: venues whose
+#: data are always bad. kills: venues that always kill their worker.
 Scenario = namedtuple(
     "Scenario",
     "name runs venues steps faults kinds ops clicks once group fails kills",
@@ -37,25 +38,25 @@ Scenario = namedtuple(
 )
 #: By venue: fence, a token; lock, a process, or GONE for a backend whose client is dead; data, a
 #: Part for each step; ckpt, (as_of, rules, round, step, plan); rows, the history; lease, (process,
-#: as_of, rules). By run: tab, its rows of jobs.batch; plan, (try, rules, number); air, as Airflow
-#: sees it.
+#: as_of, rules). By run: tab, its rows of jobs.batch; plan, (try, rules, number); air, Airflow's
+#: view.
 State = namedtuple("State", "fence lock data ckpt rows lease tab plan air procs faults ops seq")
 Part = namedtuple("Part", "as_of rules tok force seq")
-#: alone: opened for one venue. gen: a ghost, how often a user had cleared its batch.
+#: alone: opened for a single venue. gen: how often a user had cleared its batch, for checks only.
 Row = namedtuple("Row", "tok pid as_of rules rnd seq out gen alone")
-#: well: 0, or 1 + the clear number at its good end.
+#: well: 0, or 1 + the clear number when it ended well.
 Tab = namedtuple("Tab", "rnd well again gen")
-#: States: n(ot started), r(unning), s(uccess), f(ailed); of finish also G(reen) and R(ed).
+#: States: n(ot started), r(unning), s(uccess), f(ailed); for finish also G(reen) and R(ed).
 Air = namedtuple("Air", "plan plan_n fin clears cfg batches")
-#: mark: a ghost, the fences when a success was cleared.
+#: mark: the fences when a success was cleared, for checks only.
 Bat = namedtuple("Bat", "st n maxt gen mark")
-#: todo: venues that wait. grp: those at work together, whose next step k is the same.
+#: todo: venues that wait. grp: venues in work together, all with the same next step k.
 Process = namedtuple("Process", "pid pc todo grp rnd rules seq gen clears k bad lost redo maxt")
-#: tok: 0, or the token of a row that stands. how: "", "solo" (alone), "stale" (to be closed).
+#: tok: 0, or the token of an open row. how: "", "solo" (alone), "stale" (to be closed).
 Waiting = namedtuple("Waiting", "v tok seq how", defaults=(0, 0, ""))
 Member = namedtuple("Member", "v tok seq")
 
-# Not -1 and -2, which Python hashes alike.
+# Not -1 and -2, because Python hashes them alike.
 PLAN, FINISH = -3, -5
 GONE = "gone"
 NOBODY = Part(0, 0, 0, False, 0)
@@ -63,40 +64,40 @@ WELL = ("succeeded", "skipped")
 AT_WORK = ("DRAW", "LOOK", "INSERT", "ENTER", "TX")
 
 CLAUSES = {
-    "clear_number": "a batch is opened again only if Airflow counted a clear since its good end",
+    "clear_number": "a batch is opened again only if Airflow counted a clear since it ended well",
     "fresh_round": "in a later round or under force only a success of this batch and round counts",
-    "rules_order": "same as_of, other rules: the later plan stands",
-    "lazy_round": "a plan opens no round, the first try after it does",
+    "rules_order": "same as_of, other rules: the later plan wins",
+    "lazy_round": "a plan opens no round; the first try after it does",
     "plan_order": "an earlier plan try never overwrites a later one",
     "draw_cas": "housekeeping draws only if the row still has the newest token",
     "finish_asks": "finish also asks Airflow whether each batch succeeded",
-    "ckpt_blocks": "a checkpoint of other work on top of the latest success: nothing is done",
+    "ckpt_blocks": "under a checkpoint of other work, the latest success does not count",
     "fence": "enter compares the token",
-    "look": "after the draw, the lease is looked at",
-    "take_later": "an earlier try takes no lease from a later one",
-    "reconcile_lease": "housekeeping leaves alone who holds a lease",
+    "look": "after the draw, the lease is checked",
+    "take_later": "an earlier try never takes the lease from a later one",
+    "reconcile_lease": "housekeeping leaves an attempt alone that holds its lease",
     "rounds": "rounds are counted, not tries",
     "close_in_commit": "the last step's transaction closes the row",
-    "close_before_release": "the row is closed before the lease is given back",
-    "cas_close": "a failure closes a running row only",
-    "check_after_draw": "history is asked with the token in hand",
-    "check_in_lock": "history is asked under the lock",
-    "newer": "newer results stand",
+    "close_before_release": "the row is closed before the lease is released",
+    "cas_close": "a failure closes only a running row",
+    "check_after_draw": "history is read after the token is drawn",
+    "check_in_lock": "history is read under the lock",
+    "newer": "an older as_of does not replace newer results",
     "lease_excl": "a held lease is not taken",
-    "lost": "who has lost the lease opens no transaction",
+    "lost": "a process that lost the lease opens no transaction",
     "ckpt_tag": "a checkpoint of other work is discarded",
-    "reconcile_draw": "housekeeping shuts out what it closes",
-    "cmp_delete": "only the own lease is given back",
-    "latest": "only the latest success is a proof",
+    "reconcile_draw": "housekeeping fences off the attempts that it closes",
+    "cmp_delete": "a process releases only its own lease",
+    "latest": "only the latest success counts",
     "ckpt_round": "a checkpoint of another round is discarded",
     "renew": "a lease that is gone is set again",
-    "well_round": "a good end is noted for its own round alone",
+    "well_round": "a good end is noted only for its own round",
     "each_fence": "enter compares each token of a group",
-    "ask_each": "history is asked of each venue of a group",
+    "ask_each": "history is read for each venue of a group",
     "same_step": "a venue at another step leaves its group",
-    "singles": "after a failure of a group, each of it alone",
+    "singles": "after a group failed, each of its venues is done by itself",
     "read_rows": "after a lost answer to COMMIT the rows are read",
-    "bad_alone": "a venue that did not end well in this round is done alone",
+    "bad_alone": "a venue that has failed in this round is done alone",
     "killer_last": "a venue that failed alone in this round comes last",
 }
 PROTOCOL = frozenset(CLAUSES)
@@ -112,21 +113,21 @@ def put(items: tuple[Any, ...], index: int, item: Any) -> tuple[Any, ...]:
 
 
 class Model:
-    """The states of a scenario, and what leads from one to the next."""
+    """The states of a scenario, and the moves between them."""
 
     def __init__(
         self, scenario: Scenario, on: frozenset[str] = PROTOCOL, only: set[str] | None = None
     ) -> None:
-        """Take the clauses that hold, and the properties that are looked at; None means all."""
+        """Take the active clauses, and the properties to check; None means all."""
         self.c, self.on, self.only = scenario, on, only
 
-    def need(self, ok: Any, prop: str, told: Callable[[], str]) -> None:
+    def need(self, ok: Any, prop: str, message: Callable[[], str]) -> None:
         """Raise if a property does not hold."""
         if not ok and (self.only is None or prop in self.only):
-            raise ViolationError(f"{prop}: {told()}")
+            raise ViolationError(f"{prop}: {message()}")
 
     def initial(self) -> State:
-        """Return the state in which nothing has happened yet."""
+        """Return the initial state."""
         venues, runs = self.c.venues, self.c.runs
         return State(
             fence=(0,) * venues,
@@ -159,7 +160,7 @@ class Model:
         return not s.procs and all(air.fin in "GR" for air in s.air)
 
     def successors(self, s: State) -> Iterator[tuple[str, bool, State]]:
-        """Yield what may happen next: in words, whether it is no fault or click, the state."""
+        """Yield each next move: its label, whether it is neither fault nor click, the state."""
         for p in s.procs:
             for label, after in self.moves(s, p):
                 yield f"{self.name(p.pid)}: {label}", True, after
@@ -170,7 +171,7 @@ class Model:
         for label, after in self.clicks(s):
             yield f"CLICK {label}", False, after
 
-    # small things ------------------------------------------------------------------------------
+    # helpers -----------------------------------------------------------------------------------
 
     def name(self, pid: Any) -> str:
         run, batch, number = pid
@@ -188,7 +189,7 @@ class Model:
         return batch >= 0 and air.batches[batch][:2] == ("r", number)
 
     def holding(self, p: Process) -> list[int]:
-        """The venues whose leases a process keeps."""
+        """Return the venues whose leases a process keeps."""
         if p.pid[1] < 0:
             return []
         return [m.v for m in p.grp] + [w.v for w in p.todo if w.tok or w.how == "solo"]
@@ -219,7 +220,7 @@ class Model:
         return max(good, key=lambda row: row.tok) if good else None
 
     def vouched(self, s: State, v: int, result: Any) -> int:
-        """The latest plan that made, or found already done, this very result."""
+        """Return the latest plan that made this result or found it done."""
         same = (
             row.seq
             for row in s.rows[v]
@@ -228,12 +229,12 @@ class Model:
         return max(same, default=0)
 
     def verdict(self, s: State, p: Process, v: int) -> str | None:
-        """What the first transaction asks history; None means that there is work to do."""
+        """Return why the first transaction skips a venue; None means that there is work to do."""
         run, last, on = self.c.runs[p.pid[0]], self.latest(s, v), self.on
         if last is None:
             return None
         if "ckpt_blocks" in on and s.ckpt[v] and s.ckpt[v][:2] != (last.as_of, last.rules):
-            return None  # unfinished other work lies over that success
+            return None  # other unfinished work overwrites that success
         proof = [last] if "latest" in on else [r for r in s.rows[v] if r.out == "succeeded"]
         for row in proof:
             if (row.as_of, row.rules) == (run.as_of, p.rules):
@@ -254,7 +255,7 @@ class Model:
                 return "newer results stand"
         return None
 
-    # what must hold ----------------------------------------------------------------------------
+    # properties --------------------------------------------------------------------------------
 
     def check_skip(self, s: State, p: Process, v: int, why: str) -> None:
         as_of = self.c.runs[p.pid[0]].as_of
@@ -300,7 +301,7 @@ class Model:
             )
 
     def invariant(self, s: State) -> None:
-        """Check what holds of every state."""
+        """Check the properties of a single state."""
         for v in range(self.c.venues):
             token = s.data[v][-1].tok
             if token:
@@ -319,13 +320,15 @@ class Model:
                     self.need(
                         not alive,
                         "P7",
-                        lambda row=row: f"row {row.tok} was closed, its attempt can still commit",
+                        lambda row=row: (
+                            f"row {row.tok} was closed, but its attempt can still commit"
+                        ),
                     )
         for p in s.procs:
             self.need(
                 p.redo <= s.faults + s.ops + 2,
                 "P8",
-                lambda p=p: f"{self.name(p.pid)} starts venues over for ever",
+                lambda p=p: f"{self.name(p.pid)} starts venues over forever",
             )
 
     def check_green(self, s: State, r: int) -> None:
@@ -356,13 +359,13 @@ class Model:
             self.need(
                 any(row.pid[0] == r and row.out in WELL for row in s.rows[v]),
                 "P10",
-                lambda v=v: f"{self.c.runs[r].name} is over, and venue {v} was kept from its end",
+                lambda v=v: f"{self.c.runs[r].name} is over, but venue {v} was blocked",
             )
 
     # a batch's process -------------------------------------------------------------------------
 
     def moves(self, s: State, p: Process) -> Iterator[tuple[str, State]]:
-        """Yield what one process may do next."""
+        """Yield the next moves of a process."""
         if p.pid[1] < 0:
             yield from self.housekeeping(s, p)
             return
@@ -387,13 +390,13 @@ class Model:
     def start(self, s: State, p: Process) -> Iterator[tuple[str, State]]:
         r, b, _ = p.pid
         t, on = s.tab[r][b], self.on
-        if "rounds" not in on:  # instead: "max_tries grew"
+        if "rounds" not in on:  # instead of the clear number, a grown max_tries counts
             again = t.again or 0 < t.well < p.maxt
             t = t._replace(well=p.maxt)
         else:
             at = 1 + p.clears if "clear_number" in on else 99
             again = t.again or (t.well and at > t.well)
-            # a user cleared what PostgreSQL knows as well, whatever Airflow thought of it
+            # a user cleared what ended well in PostgreSQL, whatever its state in Airflow
             cleared = bool(t.well and 1 + p.clears > t.well)
             t = t._replace(well=0 if again else t.well, gen=max(p.gen, t.gen + cleared))
         t = Tab(t.rnd + 1 if again else t.rnd, t.well, False, max(t.gen, p.gen))
@@ -418,7 +421,7 @@ class Model:
         yield "exit " + ("failed" if p.bad else "well"), after
 
     def renewals(self, s: State, p: Process) -> Iterator[tuple[str, State]]:
-        """What the renewal thread does, alive from the lease on."""
+        """Yield the moves of the renewal thread, which runs from the lease on."""
         for v in self.holding(p):
             at_work = p.pc in AT_WORK or v not in [m.v for m in p.grp]
             if not at_work or s.lease[v] == self.me(p) or v in p.lost:
@@ -430,18 +433,18 @@ class Model:
                 yield f"v{v} renews gone lease", s._replace(lease=put(s.lease, v, self.me(p)))
 
     def after(self, p: Process, todo: tuple[Waiting, ...], **changes: Any) -> Process:
-        """The process when nothing is at work: the next venue, or the batch's end."""
+        """Return the process after a group: it takes the next venue, or ends the batch."""
         bad = changes.get("bad", p.bad)
         pc = "LEASE" if todo else "EXIT" if bad else "MARK"
         lost = tuple(v for v in p.lost if v in [w.v for w in todo if w.tok])
         return p._replace(pc=pc, todo=todo, grp=(), k=-1, lost=lost, **changes)
 
     def worse(self, p: Process, bad: int) -> int:
-        """0 well, 1 something that a retry may help, 2 only what it cannot."""
+        """Return the worst outcome: 0 well, 1 a retry may help, 2 a retry cannot help."""
         return 1 if 1 in (p.bad, bad) else max(p.bad, bad)
 
     def last_here(self, s: State, p: Process, v: int) -> Row | None:
-        """The last row of a venue in this batch and round."""
+        """Return the last row of a venue in this batch and round."""
         own = [r for r in s.rows[v] if (r.pid[:2], r.rnd) == (p.pid[:2], p.rnd)]
         return own[-1] if own else None
 
@@ -456,7 +459,7 @@ class Model:
     def lease(self, s: State, p: Process) -> Iterator[tuple[str, State]]:
         on, first, rest = self.on, p.todo[0], p.todo[1:]
         v = first.v
-        if first.tok:  # its token is drawn, its row stands
+        if first.tok:  # its token is drawn and its row is open
             member = (Member(v, first.tok, first.seq),)
             if first.how == "stale":
                 q = p._replace(pc="FAIL", todo=rest, grp=member, k=1)
@@ -488,7 +491,7 @@ class Model:
             return
         k = -1
         if "check_after_draw" not in on and self.verdict(s, p, taken[0].v) is None:
-            k = -3  # asked before the token
+            k = -3  # history was read before the token was drawn
         lease = s.lease
         for w in taken:
             lease = put(lease, w.v, self.me(p))
@@ -539,7 +542,7 @@ class Model:
             row = Row(m.tok, p.pid, as_of, p.rules, p.rnd, p.seq, "running", p.gen, alone)
             rows = put(rows, m.v, (*rows[m.v], row))
         if "check_in_lock" not in self.on and self.verdict(s, p, p.grp[0].v) is None:
-            k = -3  # asked outside the lock
+            k = -3  # history was read outside the lock
         yield "history rows", self.setp(s, p, p._replace(pc="ENTER", k=k), rows=rows)
 
     def enter(self, s: State, p: Process) -> Iterator[tuple[str, State]]:
@@ -577,13 +580,13 @@ class Model:
         todo += tuple(Waiting(*m) for m in inside if m not in stay)
         todo += p.todo
         if not stay:
-            yield "nobody stays in the group", self.setp(s, p, self.after(p, todo))
+            yield "no venue stays in the group", self.setp(s, p, self.after(p, todo))
             return
         rows, lock, grp = s.rows, s.lock, []
         for m in stay:
             lock = put(lock, m.v, p.pid)
             seq = m.seq
-            if p.k < 0 and k:  # resumed work counts as the later plan's
+            if p.k < 0 and k:  # resumed work counts as that of the later plan
                 seq = max(seq, s.ckpt[m.v][4]) if s.ckpt[m.v] else seq
                 own = tuple(r._replace(seq=seq) if r.tok == m.tok else r for r in rows[m.v])
                 rows = put(rows, m.v, own)
@@ -635,7 +638,7 @@ class Model:
         return s._replace(lock=tuple(None if held == p.pid else held for held in s.lock))
 
     def failed(self, s: State, p: Process, kind: int) -> State:
-        """The state after a rollback: a single venue fails; a group is done one by one."""
+        """Return the state after a rollback: a single venue fails; a group is done one by one."""
         s = self.unlock(s, p)
         if len(p.grp) == 1 or "singles" not in self.on:
             return self.setp(s, p, p._replace(pc="FAIL", k=kind))
@@ -646,14 +649,14 @@ class Model:
         return self.setp(s, p, self.after(p, todo))
 
     def read_rows(self, s: State, p: Process) -> Iterator[tuple[str, State]]:
-        """The connection is gone: what has ended has ended, the others fail."""
+        """Read the rows after the connection broke: venues that have not succeeded fail."""
         outs = {m.v: r.out for m in p.grp for r in s.rows[m.v] if r.tok == m.tok}
         failed = [m for m in p.grp if outs[m.v] != "succeeded" or "read_rows" not in self.on]
         for m in failed:
             self.need(
                 outs[m.v] != "succeeded",
                 "P11",
-                lambda m=m: f"{self.name(p.pid)} tells venue {m.v} as failed",
+                lambda m=m: f"{self.name(p.pid)} reports venue {m.v} as failed",
             )
             s = self.close(s, m.v, m.tok, "failed", cas="cas_close" in self.on)
         bad = self.worse(p, 1) if failed else p.bad
@@ -661,7 +664,7 @@ class Model:
         yield f"reads the rows: {[m.v for m in failed]} failed", self.setp(s, p, q)
 
     def fail(self, s: State, p: Process) -> Iterator[tuple[str, State]]:
-        """The transaction is rolled back; k says whether a retry may help (1) or cannot (2)."""
+        """Close the rows after a rollback; k is 1 if a retry may help, else 2."""
         for m in p.grp:
             out = "permanent" if p.k == 2 else "failed"
             s = self.close(s, m.v, m.tok, out, cas="cas_close" in self.on)
@@ -687,7 +690,7 @@ class Model:
     # plan and finish ---------------------------------------------------------------------------
 
     def housekeeping(self, s: State, p: Process) -> Iterator[tuple[str, State]]:
-        """Close rows left running, plan everybody's, finish its run's; write the plan, or judge."""
+        """Close rows left running, in plan of all runs, in finish of its own; plan or judge."""
         r, b, n = p.pid
         if p.pc == "EXIT":
             over, air = self.setp(s, p, None), s.air[r]
@@ -766,7 +769,7 @@ class Model:
                     t.rnd + (not lazy),
                     0,
                     lazy,
-                    # a try from before a clear has opened the round
+                    # a try from before the clear has opened the round
                     max(t.gen, bat.gen) + (lazy and t.rnd > 0 and not t.again),
                 )
                 for t, bat in zip(s.tab[r], s.air[r].batches, strict=True)
@@ -830,7 +833,7 @@ class Model:
                 yield f"v{v} orphaned backend ends", s._replace(lock=put(s.lock, v, None))
 
     def given_up(self, s: State, p: Process) -> State:
-        """Airflow holds this process for dead: a retry, or failed."""
+        """Return the state after Airflow gave up a process: its task is retried or fails."""
         r, b, n = p.pid
         air = s.air[r]
         if b == PLAN and (air.plan, air.plan_n) == ("r", n):
@@ -849,9 +852,9 @@ class Model:
     def faults(self, s: State) -> Iterator[tuple[str, State]]:
         """Yield the faults that may happen now.
 
-        K SIGKILL. Z Airflow gives a living process up. E a lease runs out in a pause. F Redis is
-        flushed. G PostgreSQL restarts. T, M a transient or permanent error of a step. A a COMMIT is
-        done, its answer lost. W a wait has been too long.
+        K SIGKILL. Z Airflow gives up a living process. E a lease expires in a pause. F Redis is
+        flushed. G PostgreSQL restarts. T, M a transient or permanent error of a step. A a COMMIT
+        succeeds, but its answer is lost. W a wait was too long.
         """
         if s.faults >= self.c.faults:
             return
@@ -903,7 +906,7 @@ class Model:
                 yield label, self.setp(s, p, p._replace(pc="FAIL", k=1))
 
     def clicks(self, s: State) -> Iterator[tuple[str, State]]:
-        """Yield clicks: f clears what failed, s a success, w a whole run; m marks it failed."""
+        """Yield clicks: f clears failed tasks, s a success, w a whole run; m marks a run failed."""
         if s.ops >= self.c.ops:
             return
         clicks = self.c.clicks

@@ -1,4 +1,4 @@
-"""Breadth first through all states of a model, and back from its ends."""
+"""A breadth-first search through all states of a model, and back from its ends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.harness.protocol.model import Model, State, ViolationError
 
 
 class Found(NamedTuple):
-    """How many states there are; if something is violated, what and how it came to that."""
+    """The number of states; if a property is violated, also which one and the trace to it."""
 
     states: int
     violated: str | None = None
@@ -17,12 +17,12 @@ class Found(NamedTuple):
 
 
 def explore(model: Model, *, most: int = 0, to_the_end: bool = True) -> Found:
-    """Look at every state that can be reached, the nearest first.
+    """Visit every reachable state, the nearest first.
 
     Args:
-        model: what may happen.
-        most: states after which the search gives up; 0 means never.
-        to_the_end: whether an end must be reachable from everywhere, without further faults (P8).
+        model: the model to search.
+        most: the number of states after which the search stops; 0 means never.
+        to_the_end: whether an end must be reachable from every state without more faults (P8).
     """
     begin = model.initial()
     ids: dict[int, int] = {hash(begin): 0}
@@ -64,7 +64,7 @@ def explore(model: Model, *, most: int = 0, to_the_end: bool = True) -> Found:
     if to_the_end:
         stuck = _without_an_end(len(how), before, after, ends)
         if stuck is not None:
-            return Found(len(how), "P8: from here no end can be reached", trace(stuck))
+            return Found(len(how), "P8: no end can be reached from here", trace(stuck))
     return Found(len(how))
 
 

@@ -1,4 +1,4 @@
-"""The protocol holds in every state that its scenarios reach, and each of its clauses is needed."""
+"""The protocol's properties hold in every reachable state, and each of its clauses is needed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from tests.harness.protocol.model import CLAUSES, PROTOCOL, Model, Run, Scenario
 from tests.harness.protocol.search import Found, explore
 
-#: Beyond so many states, the nearest are looked at, and no way to an end is looked for.
+#: Of more states than this, only the nearest are visited, and P8 is not checked.
 MOST = 150_000
 ANY = "KZEFGTMAW"
 ONE, TWO = ((0,),), ((0, 1),)
@@ -88,8 +88,8 @@ DEEP = [
     scenario("two groups of two steps", (PAIR1, OTHER_WAY_ROUND), 2, (1, "KEA"), group=2),
 ]
 SCENARIOS = {one.name: one for one in QUICK + DEEP}
-#: Without the clause, a property breaks in this scenario; and the properties that are looked at,
-#: where a shallow one would hide the one that matters.
+#: For each clause, the scenario in which a property breaks without it; and the properties to check,
+#: if a violation of another would hide the one that matters.
 NEEDED: dict[str, tuple[str, set[str] | None]] = {
     "clear_number": ("two deployments", None),
     "fresh_round": ("forced beside", None),
@@ -119,7 +119,7 @@ NEEDED: dict[str, tuple[str, set[str] | None]] = {
     "bad_alone": ("group, the first kills", None),
     "killer_last": ("group, the first kills", None),
 }
-#: They save time, or say the truth sooner; no property rests on them.
+#: These clauses save time or report an outcome sooner; no property depends on them.
 HARMLESS = PROTOCOL - NEEDED.keys()
 LONG = {
     "check_after_draw",
@@ -155,7 +155,7 @@ def test_the_properties_hold_in_every_state_of_a_larger_scenario(name: str) -> N
 def test_without_a_clause_a_property_breaks(clause: str) -> None:
     name, properties = NEEDED[clause]
     found = explore(Model(SCENARIOS[name], PROTOCOL - {clause}, properties))
-    assert found.violated is not None, f"without it, nothing breaks: {CLAUSES[clause]}"
+    assert found.violated is not None, f"nothing breaks without the clause: {CLAUSES[clause]}"
 
 
 @pytest.mark.deep
@@ -164,6 +164,6 @@ def test_without_a_clause_a_property_breaks(clause: str) -> None:
     "name",
     ["two deployments, two faults", "a failed batch is cleared", "two steps, cleared", "group"],
 )
-def test_nothing_rests_on_a_clause_that_only_saves_time(clause: str, name: str) -> None:
+def test_no_property_depends_on_a_clause_that_only_saves_time(clause: str, name: str) -> None:
     found = explore(Model(SCENARIOS[name], PROTOCOL - {clause}), most=MOST)
     assert found.violated is None, in_lines(found)
