@@ -1,4 +1,4 @@
-"""Four venues of two tenants over the adapter `simple`, and a fault to put into one of them."""
+"""Four venues of two tenants over the adapter `simple`, and a fault for one of them."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from uuid import UUID, uuid5
 import psycopg
 from psycopg import sql
 
-from venue_analytics.harness import Venue
+from venue_analytics.harness import Unit
 
 NORTH = UUID("00000000-0000-4000-8000-00000000000a")
 SOUTH = UUID("00000000-0000-4000-8000-00000000000b")
-ARENA = Venue(UUID("10000000-0000-4000-8000-000000000001"), NORTH, "Arena")
-BALLROOM = Venue(UUID("10000000-0000-4000-8000-000000000002"), NORTH, "Ballroom")
-CELLAR = Venue(UUID("10000000-0000-4000-8000-000000000003"), SOUTH, "Cellar")
-DOME = Venue(UUID("10000000-0000-4000-8000-000000000004"), SOUTH, "Dome")
+ARENA = Unit(UUID("10000000-0000-4000-8000-000000000001"), NORTH, "Arena")
+BALLROOM = Unit(UUID("10000000-0000-4000-8000-000000000002"), NORTH, "Ballroom")
+CELLAR = Unit(UUID("10000000-0000-4000-8000-000000000003"), SOUTH, "Cellar")
+DOME = Unit(UUID("10000000-0000-4000-8000-000000000004"), SOUTH, "Dome")
 VENUES = (ARENA, BALLROOM, CELLAR, DOME)
 CUSTOMERS_EACH = 3
 FAULT = "the turnstile is broken"
 FIRST_ORDER = datetime(2026, 1, 10, 20, tzinfo=UTC)
 
 
-def fill(superuser: psycopg.Connection, venues: tuple[Venue, ...] = VENUES) -> None:
-    """Give each venue three customers, who bought once, twice and three times."""
+def fill(superuser: psycopg.Connection, venues: tuple[Unit, ...] = VENUES) -> None:
+    """Add venues, each with three customers who bought once, twice and three times."""
     for venue in venues:
         superuser.execute(
-            "INSERT INTO venues VALUES (%s, %s, %s)", [venue.venue_id, venue.tenant_id, venue.name]
+            "INSERT INTO venues VALUES (%s, %s, %s)", [venue.id, venue.tenant_id, venue.name]
         )
         for number in range(1, CUSTOMERS_EACH + 1):
-            customer = uuid5(venue.venue_id, f"customer {number}")
+            customer = uuid5(venue.id, f"customer {number}")
             superuser.execute("INSERT INTO users VALUES (%s)", [customer])
             for order in range(number):
                 superuser.execute(
@@ -38,7 +38,7 @@ def fill(superuser: psycopg.Connection, venues: tuple[Venue, ...] = VENUES) -> N
                         uuid5(customer, f"order {order}"),
                         venue.tenant_id,
                         customer,
-                        venue.venue_id,
+                        venue.id,
                         10 * number,
                         FIRST_ORDER + timedelta(days=order),
                     ],
@@ -46,15 +46,15 @@ def fill(superuser: psycopg.Connection, venues: tuple[Venue, ...] = VENUES) -> N
 
 
 def break_venue(
-    superuser: psycopg.Connection, venue: Venue, condition: str = "raise_exception"
+    superuser: psycopg.Connection, venue: Unit, condition: str = "raise_exception"
 ) -> None:
-    """Have PostgreSQL refuse every score of one venue, with an error of this condition."""
+    """Make PostgreSQL refuse every score of one venue with an error of this condition."""
     superuser.execute(
         sql.SQL(
             "CREATE FUNCTION refuse_score() RETURNS trigger LANGUAGE plpgsql AS "
             "$$ BEGIN IF new.venue_id = {}::uuid THEN "
             "RAISE EXCEPTION {} USING ERRCODE = {}; END IF; RETURN new; END $$"
-        ).format(sql.Literal(str(venue.venue_id)), sql.Literal(FAULT), sql.Literal(condition))
+        ).format(sql.Literal(str(venue.id)), sql.Literal(FAULT), sql.Literal(condition))
     )
     superuser.execute(
         "CREATE TRIGGER refuse_score BEFORE INSERT ON customer_rfm_state "
@@ -63,7 +63,7 @@ def break_venue(
 
 
 def mend(superuser: psycopg.Connection) -> None:
-    """Take the fault away."""
+    """Remove the fault."""
     superuser.execute("DROP FUNCTION refuse_score() CASCADE")
 
 

@@ -1,4 +1,4 @@
-"""From the value of AIRFLOW_CONN_… to a connection: read, refused in words, never shown."""
+"""The value of AIRFLOW_CONN_…: how it is parsed, how errors read, and that it is never shown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from venue_analytics.database.server_address import BadConnectionError, ServerAd
 from venue_analytics.harness.redis_server import RedisAddress
 
 NAME = "AIRFLOW_CONN_ANALYTICS_DB"
-PASSWORD = "p@ss/w:rd?#%'\\"  # noqa: S105 - nobody's
+PASSWORD = "p@ss/w:rd?#%'\\"  # noqa: S105 - not a real one
 
 
 def parse(value: str) -> dict[str, object]:
@@ -40,7 +40,7 @@ def test_both_schemes_are_read(scheme: str) -> None:
     assert parse(f"{scheme}://db/analytics") == {"host": "db", "dbname": "analytics"}
 
 
-def test_what_a_uri_encodes_is_decoded() -> None:
+def test_the_parts_of_a_uri_are_decoded() -> None:
     user, host = quote("jobs@corp", safe=""), quote("/var/run/postgresql", safe="")
     parts = parse(f"postgresql://{user}:{quote(PASSWORD, safe='')}@{host}/my%20data")
     assert parts == {
@@ -51,7 +51,7 @@ def test_what_a_uri_encodes_is_decoded() -> None:
     }
 
 
-def test_a_socket_directory_may_stand_in_the_query_or_in_the_host() -> None:
+def test_a_socket_directory_may_be_in_the_query() -> None:
     encoded = quote("/tmp/Sockets", safe="")  # noqa: S108 - nothing is there
     assert parse(f"postgresql://jobs@/analytics?host={encoded}")["host"] == "/tmp/Sockets"  # noqa: S108
 
@@ -63,7 +63,7 @@ def test_airflows_own_extras_are_left_out() -> None:
     }
 
 
-def test_an_extra_that_airflow_has_put_into_a_uri_as_json_is_read() -> None:
+def test_an_extra_that_airflow_put_into_a_uri_as_json_is_read() -> None:
     extra = quote(json.dumps({"sslmode": "require", "cursor": "dictcursor"}))
     assert parse(f"postgresql://db/analytics?__extra__={extra}") == {
         "host": "db",
@@ -103,7 +103,7 @@ def test_airflows_json_is_read(as_text: bool) -> None:
         ('{"host": "db", "password": "hunter2", "extra": "{"}', "is not valid JSON"),
     ],
 )
-def test_a_bad_value_is_refused_in_words_without_its_password(value: str, words: str) -> None:
+def test_the_error_of_a_bad_value_does_not_show_its_password(value: str, words: str) -> None:
     with pytest.raises(BadConnectionError) as raised:
         DatabaseAddress.parse(value, name=NAME)
     assert str(raised.value).startswith(NAME)
@@ -121,7 +121,7 @@ def test_a_bad_value_is_refused_in_words_without_its_password(value: str, words:
         '{"host": "db", "password": "hunter2", "extra": 7}',
     ],
 )
-def test_a_value_that_cannot_be_taken_apart_is_refused_in_words(value: str) -> None:
+def test_the_error_of_a_value_that_cannot_be_parsed_does_not_show_its_password(value: str) -> None:
     with pytest.raises(BadConnectionError) as raised:
         DatabaseAddress.parse(value, name=NAME)
     assert NAME in str(raised.value)
@@ -129,7 +129,7 @@ def test_a_value_that_cannot_be_taken_apart_is_refused_in_words(value: str) -> N
 
 
 @pytest.mark.parametrize("value", ["redis://:hunter2@db:port/0", "mysql://:hunter2@db/0", "{"])
-def test_a_bad_value_for_redis_is_refused_in_words_without_its_password(value: str) -> None:
+def test_the_error_of_a_bad_value_for_redis_does_not_show_its_password(value: str) -> None:
     with pytest.raises(BadConnectionError, match=r"NAME .* redis://user:password@host") as raised:
         RedisAddress.parse(value, name="NAME")
     assert "hunter2" not in str(raised.value)
@@ -146,7 +146,7 @@ def test_a_bad_value_for_redis_is_refused_in_words_without_its_password(value: s
         ),
     ],
 )
-def test_redis_is_reached_by_tls_where_the_value_says_so(value: str) -> None:
+def test_redis_is_reached_by_tls_if_the_value_asks_for_it(value: str) -> None:
     with RedisAddress.parse(value, name=NAME).client() as client:
         connection = client.connection_pool.make_connection()
     assert isinstance(connection, redis.SSLConnection)
@@ -174,20 +174,20 @@ def test_the_first_variable_that_is_set_is_taken(monkeypatch: pytest.MonkeyPatch
     assert DatabaseAddress.from_environment("OWNERS", NAME).conninfo == "host=db dbname=owners"
 
 
-def test_no_variable_set_says_which_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_missing_variable_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(NAME, raising=False)
     with pytest.raises(BadConnectionError, match=f"no database given: set {NAME}"):
         DatabaseAddress.from_environment(NAME)
 
 
-def test_a_connection_has_the_jobs_rights_whoever_logs_in(simple: Database) -> None:
+def test_a_connection_has_only_the_jobs_rights_even_for_a_superuser(simple: Database) -> None:
     with connect(simple.address("postgres")) as connection:
         assert connection.execute("SELECT current_user").fetchone() == ("analytics_jobs",)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("CREATE TABLE public.anything ()")
 
 
-def test_the_server_ends_a_statement_past_its_time(simple: Database) -> None:
+def test_the_server_cancels_a_statement_that_exceeds_its_timeout(simple: Database) -> None:
     with (
         connect(simple.address(), statement_timeout_seconds=1) as connection,
         pytest.raises(psycopg.errors.QueryCanceled),

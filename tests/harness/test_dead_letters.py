@@ -1,4 +1,4 @@
-"""Dead letters: one open letter for what could not be done, until it is done or given up."""
+"""Dead letters: what could not be done has one open letter until it is done or given up."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -14,17 +15,18 @@ from tests.harness.simple_venues import ARENA, BALLROOM, NORTH, SOUTH
 
 from venue_analytics.harness import (
     Job,
-    JobSettings,
     PermanentError,
     TransientError,
-    Venue,
-    VenueResult,
-    VenueRun,
+    Unit,
+    UnitResult,
+    UnitRun,
+    VenueSettings,
     dead_letters,
     history,
 )
+from venue_analytics.harness.attempts import BatchTry
 from venue_analytics.harness.dead_letters import DeadLetter
-from venue_analytics.harness.failures import VenueFailure
+from venue_analytics.harness.failures import UnitFailure
 from venue_analytics.harness.finish import finish_run
 from venue_analytics.harness.history import PlannedRun
 from venue_analytics.harness.process import process_batch
@@ -32,11 +34,11 @@ from venue_analytics.harness.process import process_batch
 BROKEN = PermanentError("no such seat")
 LAST_NIGHT = replace(TONIGHT, run_id="last night")
 NEXT_NIGHT = replace(TONIGHT, run_id="next night")
-Step = Callable[[VenueRun[JobSettings]], VenueResult | None]
+Step = Callable[[UnitRun[VenueSettings]], UnitResult | None]
 
 
-def fail(night: Night, run: PlannedRun, *venues: Venue, tries: int = 1) -> None:
-    """Have venues fail, and the run finished."""
+def fail(night: Night, run: PlannedRun, *venues: Unit, tries: int = 1) -> None:
+    """Fail venues of a run, and finish it."""
     for venue in venues:
         for try_number in range(1, tries + 1):
             night.fail(run, venue, BROKEN, try_number=try_number)
@@ -44,27 +46,27 @@ def fail(night: Night, run: PlannedRun, *venues: Venue, tries: int = 1) -> None:
 
 
 def only(night: Night, *, ended: bool = True) -> DeadLetter:
-    """The one letter that there is."""
+    """Return the only letter."""
     (letter,) = dead_letters.find(night.connection, ended=ended)
     return letter
 
 
 def states(night: Night) -> list[str]:
-    """The states of all letters, the first written first."""
+    """Return the states of all letters, oldest first."""
     letters = dead_letters.find(night.connection, ended=True)
     return [letter.state for letter in sorted(letters, key=lambda letter: letter.id)]
 
 
-# of venues ---------------------------------------------------------------------------------
+# letters of venues -------------------------------------------------------------------------
 
 
-def test_a_letter_says_what_failed_where_when_and_how_often(night: Night) -> None:
+def test_a_letter_records_what_failed_where_when_and_how_often(night: Night) -> None:
     run = night.plan(ARENA)
     fail(night, run, ARENA, tries=3)
     letter = only(night)
-    assert (letter.job, letter.kind, letter.key, letter.state) == ("diary", "venue", "", "open")
-    assert (letter.venue_id, letter.tenant_id, letter.venue_name) == (
-        ARENA.venue_id,
+    assert (letter.job, letter.kind, letter.key, letter.state) == ("diary", "unit", "", "open")
+    assert (letter.unit_id, letter.tenant_id, letter.unit_name) == (
+        ARENA.id,
         NORTH,
         "Arena",
     )
@@ -77,16 +79,16 @@ def test_a_letter_says_what_failed_where_when_and_how_often(night: Night) -> Non
     assert dead_letters.payload(night.connection, letter) is None
 
 
-def test_there_is_no_letter_of_a_number_that_was_not_given(night: Night) -> None:
+def test_there_is_no_letter_with_an_unknown_number(night: Night) -> None:
     assert dead_letters.load(night.connection, 1) is None
 
 
-def test_one_open_letter_for_a_thing_is_a_constraint(night: Night) -> None:
+def test_a_constraint_allows_one_open_letter_for_a_venue(night: Night) -> None:
     fail(night, night.plan(ARENA), ARENA)
     copy = (
-        "INSERT INTO jobs.dead_letter (job, venue_id, tenant_id, venue_name, kind, key, as_of, "
+        "INSERT INTO jobs.dead_letter (job, unit_id, tenant_id, unit_name, kind, key, as_of, "
         "run, error_type, error, attempts, first_failed_at, last_failed_at, state) "
-        "SELECT job, venue_id, tenant_id, venue_name, kind, key, as_of, run, error_type, error, "
+        "SELECT job, unit_id, tenant_id, unit_name, kind, key, as_of, run, error_type, error, "
         "attempts, first_failed_at, last_failed_at, %s FROM jobs.dead_letter LIMIT 1"
     )
     for state in ("open", "replaying"):
@@ -95,7 +97,7 @@ def test_one_open_letter_for_a_thing_is_a_constraint(night: Night) -> None:
     night.connection.execute(copy, ["resolved"])
 
 
-def test_a_venue_that_fails_again_renews_its_letter_and_counts(night: Night) -> None:
+def test_a_venue_that_fails_again_renews_its_letter_and_its_count(night: Night) -> None:
     fail(night, night.plan(ARENA), ARENA, tries=2)
     before = only(night)
     later = night.plan(ARENA, key=NEXT_NIGHT, as_of=AS_OF + DAY)
@@ -116,7 +118,7 @@ def test_tries_after_a_clear_are_counted_once(night: Night) -> None:
     assert only(night).attempts == 3
 
 
-def test_a_failure_of_an_older_night_leaves_the_letter_that_of_the_newer_one(
+def test_a_failure_of_an_older_night_does_not_replace_the_newer_nights_letter(
     night: Night,
 ) -> None:
     fail(night, night.plan(ARENA), ARENA)
@@ -124,7 +126,7 @@ def test_a_failure_of_an_older_night_leaves_the_letter_that_of_the_newer_one(
     assert only(night).as_of == AS_OF
 
 
-def test_a_later_success_resolves_it(night: Night) -> None:
+def test_a_later_success_resolves_the_letter(night: Night) -> None:
     run = night.plan(ARENA)
     fail(night, run, ARENA)
     night.succeed(run, ARENA)
@@ -134,21 +136,21 @@ def test_a_later_success_resolves_it(night: Night) -> None:
     assert dead_letters.find(night.connection) == []
 
 
-def test_finding_the_venue_done_resolves_it_too(night: Night) -> None:
+def test_finding_the_venue_done_resolves_the_letter_too(night: Night) -> None:
     run = night.plan(ARENA)
     fail(night, run, ARENA)
     night.skip(run, ARENA)
     assert states(night) == ["resolved"]
 
 
-def test_a_success_of_an_older_night_does_not(night: Night) -> None:
+def test_a_success_of_an_older_night_does_not_resolve_the_letter(night: Night) -> None:
     fail(night, night.plan(ARENA), ARENA)
     older = night.plan(ARENA, key=LAST_NIGHT, as_of=AS_OF - DAY)
     night.succeed(older, ARENA)
     assert states(night) == ["open"]
 
 
-def test_a_success_of_another_venue_does_not(night: Night) -> None:
+def test_a_success_of_another_venue_does_not_resolve_the_letter(night: Night) -> None:
     run = night.plan(ARENA, BALLROOM)
     night.succeed(run, BALLROOM)
     fail(night, run, ARENA)
@@ -156,7 +158,7 @@ def test_a_success_of_another_venue_does_not(night: Night) -> None:
     assert states(night) == ["open"]
 
 
-def test_another_jobs_success_does_not(night: Night) -> None:
+def test_another_jobs_success_does_not_resolve_the_letter(night: Night) -> None:
     fail(night, night.plan(ARENA), ARENA)
     night.job = replace(night.job, name="another job")
     night.succeed(night.plan(ARENA, key=replace(TONIGHT, job="another job")), ARENA)
@@ -173,7 +175,7 @@ def test_a_success_that_is_rolled_back_resolves_nothing(night: Night) -> None:
     assert states(night) == ["open"]
 
 
-def test_a_venue_that_fails_once_more_after_that_has_a_new_letter(night: Night) -> None:
+def test_a_venue_that_fails_after_its_letter_was_resolved_has_a_new_one(night: Night) -> None:
     run = night.plan(ARENA)
     fail(night, run, ARENA)
     night.succeed(run, ARENA)
@@ -192,7 +194,7 @@ def test_a_job_that_keeps_every_date_has_a_letter_for_each(night: Night) -> None
     assert states(night) == ["open", "resolved"]
 
 
-# replayed and discarded --------------------------------------------------------------------
+# replayed or discarded ---------------------------------------------------------------------
 
 
 def test_a_letter_that_is_replayed_and_not_resolved_is_open_again(night: Night) -> None:
@@ -242,7 +244,7 @@ def test_a_discarded_letter_keeps_its_reason_and_name(night: Night) -> None:
     assert not discarded.is_open
 
 
-def test_what_has_ended_is_neither_discarded_nor_replayed(night: Night) -> None:
+def test_a_letter_that_has_ended_is_neither_discarded_nor_replayed(night: Night) -> None:
     run = night.plan(ARENA)
     fail(night, run, ARENA)
     letter = only(night)
@@ -253,7 +255,7 @@ def test_what_has_ended_is_neither_discarded_nor_replayed(night: Night) -> None:
     assert states(night) == ["resolved"]
 
 
-def test_a_success_does_not_resolve_what_was_discarded(night: Night) -> None:
+def test_a_success_does_not_resolve_a_discarded_letter(night: Night) -> None:
     run = night.plan(ARENA)
     fail(night, run, ARENA)
     dead_letters.discard(night.connection, only(night), reason="sold", by="ada")
@@ -270,8 +272,8 @@ def test_discarding_without_reason_or_name_is_refused(night: Night, reason: Any,
 
 def test_letters_of_one_run_are_replayed_together_the_older_nights_first(night: Night) -> None:
     fail(night, night.plan(ARENA, BALLROOM), ARENA, BALLROOM)
-    older = night.plan(replace(ARENA, venue_id=SOUTH), key=LAST_NIGHT, as_of=AS_OF - DAY)
-    fail(night, older, replace(ARENA, venue_id=SOUTH))
+    older = night.plan(replace(ARENA, id=SOUTH), key=LAST_NIGHT, as_of=AS_OF - DAY)
+    fail(night, older, replace(ARENA, id=SOUTH))
     runs = dead_letters.by_run(dead_letters.find(night.connection))
     assert [[letter.run_id for letter in together] for together in runs] == [
         ["last night"],
@@ -279,39 +281,33 @@ def test_letters_of_one_run_are_replayed_together_the_older_nights_first(night: 
     ]
 
 
-# of items ----------------------------------------------------------------------------------
+# letters of items --------------------------------------------------------------------------
 
 
 class Till:
-    """A job that counts a venue's sales, sets those aside that it cannot read, and publishes."""
+    """A job that counts a venue's sales, sets aside those that it cannot read, and publishes."""
 
-    def __init__(self, night: Night, publish: Step = lambda _: VenueResult()) -> None:
+    def __init__(self, night: Night, publish: Step = lambda _: UnitResult()) -> None:
         self.night = night
         self.bad: dict[str, Exception] = {}
         self.counted = 0
-        self.job: Job[JobSettings] = replace(night.job, steps=(self._count, publish))
+        steps = {"count": self._count, "publish": publish}
+        self.job: Job[VenueSettings] = replace(night.job, steps=steps)
 
-    def run(self, run: PlannedRun, *, try_number: int = 1) -> list[VenueFailure]:
-        """Do the one batch."""
+    def run(self, run: PlannedRun, *, try_number: int = 1) -> list[UnitFailure]:
+        """Process the only batch."""
         (batch,) = history.load_batches(self.night.connection, run)
-        return process_batch(
-            self.night.database.jobs,
-            self.night.leases,
-            self.job,
-            run,
-            batch,
-            JobSettings(),
-            try_number=try_number,
-        )
+        batch_try = BatchTry.of(self.job, run, batch, try_number=try_number)
+        return process_batch(self.night.database.jobs, self.night.leases, self.job, batch_try)
 
-    def _count(self, run: VenueRun[JobSettings]) -> None:
+    def _count(self, run: UnitRun[VenueSettings]) -> None:
         for key, error in self.bad.items():
             run.set_aside(key, {"email": f"{key}@example.org"}, error)
         self.counted += 1
 
 
-def at(night: Night, key: str, day: int, *venues: Venue) -> PlannedRun:
-    """Plan a night some days after the first."""
+def at(night: Night, key: str, day: int, *venues: Unit) -> PlannedRun:
+    """Plan a night that many days after the first."""
     return night.plan(*venues, key=replace(TONIGHT, run_id=key), as_of=AS_OF + day * DAY)
 
 
@@ -321,7 +317,7 @@ def test_an_item_that_cannot_be_processed_is_set_aside_and_the_venue_goes_on(
     till, run = Till(night), night.plan(ARENA)
     till.bad["sale 7"] = ValueError("no such seat")
     assert till.run(run) == []
-    assert night.attempts(run)[ARENA.venue_id].outcome == "succeeded"
+    assert night.attempts(run)[ARENA.id].outcome == "succeeded"
     letter = only(night)
     assert (letter.kind, letter.key, letter.state) == ("item", "sale 7", "open")
     assert (letter.error_type, letter.error) == ("ValueError", "ValueError: no such seat")
@@ -384,7 +380,7 @@ def test_an_item_is_not_resolved_by_an_older_nights_success(night: Night) -> Non
     assert states(night) == ["open"]
 
 
-def test_an_item_is_not_resolved_where_nobody_looked_at_it(night: Night) -> None:
+def test_an_item_is_not_resolved_by_an_attempt_that_was_skipped(night: Night) -> None:
     till, run = Till(night), night.plan(ARENA)
     till.bad["sale 7"] = ValueError("no such seat")
     till.run(run)
@@ -392,15 +388,15 @@ def test_an_item_is_not_resolved_where_nobody_looked_at_it(night: Night) -> None
     assert states(night) == ["open"]
 
 
-def test_an_item_that_an_earlier_try_set_aside_is_not_resolved_by_the_try_that_resumes(
+def test_an_item_set_aside_by_an_earlier_try_is_not_resolved_by_the_try_that_resumes(
     night: Night,
 ) -> None:
     faults: list[Exception] = [TransientError("not yet")]
 
-    def publish(_: VenueRun[JobSettings]) -> VenueResult:
+    def publish(_: UnitRun[VenueSettings]) -> UnitResult:
         if faults:
             raise faults.pop()
-        return VenueResult()
+        return UnitResult()
 
     till, run = Till(night, publish), night.plan(ARENA)
     till.bad["sale 7"] = ValueError("no such seat")
@@ -410,35 +406,101 @@ def test_an_item_that_an_earlier_try_set_aside_is_not_resolved_by_the_try_that_r
     assert states(night) == ["open"]
 
 
-def test_what_was_set_aside_in_a_step_that_failed_is_not_kept(night: Night) -> None:
+def test_an_item_set_aside_in_a_step_that_failed_has_no_letter(night: Night) -> None:
     run = night.plan(ARENA)
 
-    def set_aside_and_fail(run: VenueRun[JobSettings]) -> VenueResult:
+    def set_aside_and_fail(run: UnitRun[VenueSettings]) -> UnitResult:
         run.set_aside("sale 7", {}, ValueError("no such seat"))
         raise TransientError("not yet")
 
     till = Till(night)
-    till.job = replace(till.job, steps=(set_aside_and_fail,))
+    till.job = replace(till.job, steps={"publish": set_aside_and_fail})
     assert len(till.run(run)) == 1
     assert states(night) == []
 
 
-def test_an_item_and_its_venue_have_letters_of_their_own(night: Night) -> None:
+def test_an_item_and_its_venue_have_separate_letters(night: Night) -> None:
     till, run = Till(night), night.plan(ARENA)
     till.bad["sale 7"] = ValueError("no such seat")
     till.run(run)
     fail(night, at(night, "next night", 1, ARENA), ARENA)
     kinds = {letter.kind for letter in dead_letters.find(night.connection)}
-    assert kinds == {"item", "venue"}
+    assert kinds == {"item", "unit"}
 
 
-def test_the_letters_are_listed_the_last_failed_first(night: Night) -> None:
+# letters of messages -----------------------------------------------------------------------
+
+
+def test_a_message_has_a_letter_without_a_unit(night: Night) -> None:
+    run = night.plan(ARENA)
+    dead_letters.write_message(night.connection, run, "event 7", ValueError("no JSON"))
+    letter = only(night, ended=False)
+    assert (letter.kind, letter.key, letter.state) == ("message", "event 7", "open")
+    assert (letter.unit_id, letter.tenant_id, letter.unit_name) == (None, None, None)
+    assert (letter.run_id, letter.as_of, letter.attempts) == ("tonight", AS_OF, 1)
+    assert (letter.error_type, letter.error) == ("ValueError", "ValueError: no JSON")
+    assert dead_letters.load(night.connection, letter.id) == letter
+    assert dead_letters.payload(night.connection, letter) is None
+
+
+def test_a_message_has_one_open_letter_for_each_key_of_a_job(night: Night) -> None:
+    tonight, next_night = night.plan(), night.plan(key=NEXT_NIGHT, as_of=AS_OF + DAY)
+    others = night.plan(key=replace(TONIGHT, job="another job"))
+    for run in (tonight, next_night):
+        dead_letters.write_message(night.connection, run, "event 7", ValueError(run.run_id))
+    dead_letters.write_message(night.connection, tonight, "event 8", ValueError("no JSON"))
+    dead_letters.write_message(night.connection, others, "event 7", ValueError("no JSON"))
+    found = {
+        (letter.job, letter.key): (letter.run_id, letter.error, letter.attempts)
+        for letter in dead_letters.find(night.connection)
+    }
+    assert found == {
+        ("diary", "event 7"): ("next night", "ValueError: next night", 2),
+        ("diary", "event 8"): ("tonight", "ValueError: no JSON", 1),
+        ("another job", "event 7"): ("tonight", "ValueError: no JSON", 1),
+    }
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        night.connection.execute(
+            "INSERT INTO jobs.dead_letter (job, kind, key, as_of, run, error_type, error, "
+            "attempts, first_failed_at, last_failed_at) "
+            "SELECT job, kind, key, as_of, run, error_type, error, attempts, first_failed_at, "
+            "last_failed_at FROM jobs.dead_letter WHERE key = 'event 8'"
+        )
+
+
+def test_a_message_can_be_discarded_but_no_units_success_resolves_it(night: Night) -> None:
+    run = night.plan(ARENA)
+    dead_letters.write_message(night.connection, run, "", ValueError("no JSON"))
+    fail(night, run, ARENA)
+    night.succeed(night.plan(ARENA, key=NEXT_NIGHT, as_of=AS_OF + DAY), ARENA)
+    assert states(night) == ["open", "resolved"]
+    letter = only(night, ended=False)
+    assert dead_letters.discard(night.connection, letter, reason="a test event", by="ada")
+    assert states(night) == ["discarded", "resolved"]
+    # the next message with that key has a new letter
+    dead_letters.write_message(night.connection, run, "", ValueError("no JSON"))
+    assert states(night) == ["discarded", "resolved", "open"]
+
+
+@pytest.mark.parametrize(("kind", "unit_id"), [("message", ARENA.id), ("unit", None)])
+def test_only_messages_have_no_unit(night: Night, kind: str, unit_id: UUID | None) -> None:
+    dead_letters.write_message(night.connection, night.plan(), "event 7", ValueError("no JSON"))
+    with pytest.raises(psycopg.errors.CheckViolation):
+        night.connection.execute(
+            "UPDATE jobs.dead_letter SET kind = %s, unit_id = %s", [kind, unit_id]
+        )
+
+
+# letters of all kinds ----------------------------------------------------------------------
+
+
+def test_letters_are_listed_with_the_latest_failure_first(night: Night) -> None:
     run = night.plan(ARENA, BALLROOM)
     fail(night, run, BALLROOM)
     night.fail(run, ARENA, BROKEN)
     finish_run(night.connection, night.leases, night.job, run)
     listed = dead_letters.find(night.connection, job="diary")
-    assert [letter.venue_name for letter in listed] == ["Arena", "Ballroom"]
+    assert [letter.unit_name for letter in listed] == ["Arena", "Ballroom"]
     moments: list[datetime] = [letter.last_failed_at for letter in listed]
     assert moments == sorted(moments, reverse=True)
     assert dead_letters.find(night.connection, job="another job") == []

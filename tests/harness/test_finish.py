@@ -1,4 +1,4 @@
-"""Finish: it compares what was planned with what ended well, and names all that did not."""
+"""Finish: it compares what was planned with what succeeded, and names everything else."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FULL = PermanentError("the disk is full")
 
 
 def finish(night: Night, run: PlannedRun, *failed_batches: int) -> list[str]:
-    """Finish a run, and wait for nobody."""
+    """Finish a run without waiting for processes that are still stopping."""
     return finish_run(
         night.connection,
         night.leases,
@@ -33,11 +33,11 @@ def finish(night: Night, run: PlannedRun, *failed_batches: int) -> list[str]:
 
 
 def letters(night: Night) -> dict[str, str]:
-    """The open letters: venue and reason."""
-    return {letter.venue_name: letter.error for letter in dead_letters.find(night.connection)}
+    """Return the open letters: the reason by venue."""
+    return {letter.unit_name: letter.error for letter in dead_letters.find(night.connection)}
 
 
-def test_a_run_whose_venues_are_done_or_skipped_is_good(night: Night) -> None:
+def test_a_run_whose_venues_are_done_or_skipped_succeeds(night: Night) -> None:
     run = night.plan(ARENA, BALLROOM)
     night.succeed(run, ARENA)
     night.skip(run, BALLROOM)
@@ -46,7 +46,7 @@ def test_a_run_whose_venues_are_done_or_skipped_is_good(night: Night) -> None:
     assert letters(night) == {}
 
 
-def test_a_run_without_venues_is_good(night: Night) -> None:
+def test_a_run_without_venues_succeeds(night: Night) -> None:
     run = night.plan()
     assert finish(night, run) == []
     assert night.outcome(run) == "succeeded"
@@ -70,13 +70,13 @@ def test_a_batch_that_never_began_is_named_venue_by_venue(night: Night) -> None:
     assert (arena.error_type, arena.attempts, arena.traceback) == ("NotDone", 0, None)
 
 
-def test_a_batch_without_a_trace_is_named_though_airflow_says_nothing(night: Night) -> None:
+def test_a_batch_without_a_trace_is_named_even_if_airflow_does_not_report_it(night: Night) -> None:
     run = night.plan(ARENA, BALLROOM)
     night.succeed(run, ARENA)
     assert finish(night, run) == ["Ballroom: it was never begun"]
 
 
-def test_a_cleared_batch_whose_new_try_died_at_once_is_named_though_its_venues_are_done(
+def test_a_cleared_batch_whose_new_try_died_at_once_is_named_although_its_venues_are_done(
     night: Night,
 ) -> None:
     run = night.plan(ARENA, BALLROOM)
@@ -86,28 +86,28 @@ def test_a_cleared_batch_whose_new_try_died_at_once_is_named_though_its_venues_a
     assert letters(night) == {}
 
 
-def test_a_failed_batch_is_named_once_if_a_venue_of_it_is(night: Night) -> None:
+def test_a_failed_batch_is_not_named_besides_its_failed_venue(night: Night) -> None:
     run = night.plan(ARENA, BALLROOM, max_tasks=1)
     night.succeed(run, ARENA)
     night.fail(run, BALLROOM, FULL)
     assert finish(night, run, 0) == ["Ballroom: the disk is full"]
 
 
-def test_what_an_earlier_round_has_done_is_no_good_end(night: Night) -> None:
+def test_a_success_of_an_earlier_round_does_not_count(night: Night) -> None:
     run = night.plan(ARENA)
     night.succeed(run, ARENA)
     history.end_round_well(night.connection, run, 0, 1, 0)
-    # cleared; the new try opened its round and died
+    # the batch was cleared; its new try opened a round and died
     history.open_round(night.connection, run, 0, 1)
     assert finish(night, run) == ["Arena: it was never begun"]
 
 
-def test_what_an_earlier_plan_has_done_is_no_good_end(night: Night) -> None:
+def test_a_success_of_an_earlier_plan_does_not_count(night: Night) -> None:
     night.succeed(night.plan(ARENA), ARENA)
     assert finish(night, night.plan(ARENA, plan_try=2)) == ["Arena: it was never begun"]
 
 
-def test_after_a_clear_what_the_new_try_did_counts(night: Night) -> None:
+def test_after_a_clear_the_result_of_the_new_try_counts(night: Night) -> None:
     run = night.plan(ARENA)
     night.fail(run, ARENA, FULL)
     assert finish(night, run) == ["Arena: the disk is full"]
@@ -117,16 +117,16 @@ def test_after_a_clear_what_the_new_try_did_counts(night: Night) -> None:
     assert letters(night) == {}
 
 
-def test_what_a_killed_process_of_this_run_left_open_is_closed(night: Night) -> None:
+def test_a_row_left_open_by_a_killed_process_of_this_run_is_closed(night: Night) -> None:
     run = night.plan(ARENA)
     night.begin(run, ARENA)
     (line,) = finish(night, run)
     assert line == "Arena: its process was killed, or lost its lease"
-    assert night.attempts(run)[ARENA.venue_id].outcome == "failed"
+    assert night.attempts(run)[ARENA.id].outcome == "failed"
     assert letters(night) == {"Arena": "its process was killed, or lost its lease"}
 
 
-def test_what_another_run_left_open_is_left_to_that(night: Night) -> None:
+def test_a_row_left_open_by_another_run_is_not_touched(night: Night) -> None:
     run = night.plan(ARENA)
     others = [
         night.plan(BALLROOM, key=replace(TONIGHT, run_id="another night"), as_of=run.as_of - DAY),
@@ -140,7 +140,7 @@ def test_what_another_run_left_open_is_left_to_that(night: Night) -> None:
         assert {a.outcome for a in night.attempts(other).values()} == {"running"}
 
 
-def test_a_venue_that_is_still_at_work_is_named_and_not_robbed(night: Night) -> None:
+def test_a_venue_that_is_still_running_is_named_and_keeps_its_lease(night: Night) -> None:
     run = night.plan(ARENA)
     attempt = night.begin(run, ARENA, leased=True)
     assert finish(night, run) == ["Arena: still at work, or its process was killed"]
@@ -149,7 +149,7 @@ def test_a_venue_that_is_still_at_work_is_named_and_not_robbed(night: Night) -> 
     assert letters(night) == {}
 
 
-def test_without_redis_nobody_is_taken_for_dead_and_the_run_ends_red(night: Night) -> None:
+def test_without_redis_no_process_is_taken_for_dead_and_the_run_fails(night: Night) -> None:
     run = night.plan(ARENA)
     attempt = night.begin(run, ARENA)
     nobody = redis.Redis(unix_socket_path="/nowhere", retry=Retry(NoBackoff(), 0))
@@ -160,14 +160,14 @@ def test_without_redis_nobody_is_taken_for_dead_and_the_run_ends_red(night: Nigh
     night.end(attempt)
 
 
-def test_a_transient_and_a_permanent_failure_are_told_alike(night: Night) -> None:
+def test_transient_and_permanent_failures_are_reported_alike(night: Night) -> None:
     run = night.plan(ARENA, BALLROOM)
     night.fail(run, ARENA, TransientError("not loaded yet"))
     night.fail(run, BALLROOM, FULL)
     assert finish(night, run, 0, 1) == ["Arena: not loaded yet", "Ballroom: the disk is full"]
 
 
-def test_finish_may_be_asked_again_and_says_the_same(night: Night) -> None:
+def test_finish_may_run_again_and_reports_the_same(night: Night) -> None:
     run = night.plan(ARENA)
     night.fail(run, ARENA, FULL)
     assert finish(night, run) == finish(night, run)
@@ -190,7 +190,7 @@ def test_a_row_that_finish_closed_stays_closed(night: Night) -> None:
     with pytest.raises(Exception, match="another attempt has taken over"):
         night.end(attempt)
     attempts.close_failed(night.connection, [attempt], FULL)
-    assert night.attempts(run)[ARENA.venue_id].error_type == "Killed"
+    assert night.attempts(run)[ARENA.id].error_type == "Killed"
 
 
 def test_a_venue_that_another_run_has_done_meanwhile_gets_no_letter(night: Night) -> None:

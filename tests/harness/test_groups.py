@@ -1,4 +1,4 @@
-"""Groups: venues of one transaction. What is bad of them fails alone, and nothing is done twice."""
+"""Groups: venues that share a transaction. A bad venue fails alone; nothing is done twice."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from threading import Thread
 from typing import Any
 from uuid import UUID
@@ -16,107 +16,91 @@ import psycopg
 import pytest
 import redis
 from tests.databases import Database
+from tests.harness.nights import store_run
 
 from venue_analytics.database.statements import statement
 from venue_analytics.harness import (
-    Again,
+    Continue,
     Grouped,
     GroupRun,
     Job,
-    JobSettings,
     PermanentError,
     TransientError,
-    Venue,
-    VenueResult,
-    VenueRun,
+    Unit,
+    UnitResult,
+    UnitRun,
+    VenueSettings,
     dead_letters,
     groups,
     history,
 )
+from venue_analytics.harness.attempts import BatchTry
 from venue_analytics.harness.batches import Batch
-from venue_analytics.harness.failures import VenueFailure
+from venue_analytics.harness.failures import UnitFailure
 from venue_analytics.harness.finish import finish_run
 from venue_analytics.harness.history import PlannedRun, RunKey
 from venue_analytics.harness.leases import Leases
-from venue_analytics.harness.process import process_batch
-from venue_analytics.harness.request import RunRequest
-from venue_analytics.harness.tenant import one_moment
+from venue_analytics.harness.process import Listener, process_batch
+from venue_analytics.harness.tenant import snapshot_transaction
 
 TONIGHT = RunKey(UUID(int=7), "chorus", "a night")
-AS_OF = datetime(2026, 3, 1, 2, tzinfo=UTC)
 NORTH, SOUTH = UUID(int=1), UUID(int=2)
-VENUES = tuple(Venue(UUID(int=n << 96), NORTH, f"v{n}") for n in range(1, 6))
+VENUES = tuple(Unit(UUID(int=n << 96), NORTH, f"v{n}") for n in range(1, 6))
 V1, V2, V3, V4, V5 = VENUES
 Fault = Callable[[psycopg.Connection], object]
-Result = VenueResult | Again | None
+Result = UnitResult | Continue | None
 
 
 @dataclass
 class Chorus:
-    """A job whose venues sing together, and which notes who sang with whom.
+    """A job whose venues sing together; it records which venues shared each transaction.
 
-    What a transaction that is rolled back has sung is noted as well.
+    Transactions that are rolled back are recorded as well.
     """
 
     database: Database
     leases: Leases
-    venues: tuple[Venue, ...] = VENUES
+    venues: tuple[Unit, ...] = VENUES
     faults: dict[UUID, Fault] = field(default_factory=dict)
     sung: list[str] = field(default_factory=list)
-    settings: JobSettings = field(default_factory=JobSettings)
+    settings: VenueSettings = field(default_factory=VenueSettings)
     key: RunKey = TONIGHT
     run: PlannedRun = field(init=False)
-    steps: tuple[Any, ...] = ()
+    steps: dict[str, Any] = field(default_factory=dict)
     options: str = ""
     connection_class: type[psycopg.Connection[Any]] = psycopg.Connection
 
     def __post_init__(self) -> None:
-        self.steps = self.steps or (Grouped(self.sing),)
+        self.steps = self.steps or {"sing": Grouped(self.sing)}
         with self.database.jobs() as connection:
-            history.store_plan(
-                connection,
-                self.key,
-                plan_try=1,
-                as_of=AS_OF,
-                request=RunRequest(),
-                settings={},
-                source_faults=[],
-                left_behind=[],
-                batches=[self.batch],
-            )
-            run = history.load_run(connection, self.key)
-        assert run is not None
-        self.run = run
+            self.run = store_run(connection, self.key, [self.batch])
 
     @property
     def batch(self) -> Batch:
         return Batch(0, "all", self.venues)
 
     @property
-    def job(self) -> Job[JobSettings]:
-        return Job("chorus", JobSettings, self.steps, lambda *_: 0, lambda *_: [])
+    def job(self) -> Job[VenueSettings]:
+        return Job("chorus", VenueSettings, self.steps, lambda *_: 0, lambda *_: [])
 
-    def do(self, try_number: int = 1, **options: Any) -> list[VenueFailure]:
-        return process_batch(
-            self.connect,
-            self.leases,
-            self.job,
-            self.run,
-            self.batch,
-            self.settings,
-            try_number=try_number,
-            **options,
+    def do(
+        self, try_number: int = 1, *, clear_number: int = 0, **options: Any
+    ) -> list[UnitFailure]:
+        batch_try = BatchTry.of(
+            self.job, self.run, self.batch, try_number=try_number, clear_number=clear_number
         )
+        batch_try = replace(batch_try, settings=self.settings)
+        return process_batch(self.connect, self.leases, self.job, batch_try, **options)
 
-    def sing(self, run: GroupRun[JobSettings]) -> dict[UUID, VenueResult]:
-        self.sung.append(" ".join(venue.name for venue in run.venues))
-        for venue in run.venues:
-            if fault := self.faults.get(venue.venue_id):
+    def sing(self, run: GroupRun[VenueSettings]) -> dict[UUID, UnitResult]:
+        self.sung.append(" ".join(venue.name for venue in run.units))
+        for venue in run.units:
+            if fault := self.faults.get(venue.id):
                 fault(run.connection)
-        return {v.venue_id: VenueResult(rows_read=int(v.name[1:]) - 1) for v in run.venues}
+        return {v.id: UnitResult(rows_read=int(v.name[1:]) - 1) for v in run.units}
 
-    def hum(self, run: GroupRun[JobSettings]) -> None:
-        self.sung.append(" ".join(["hum", *(venue.name for venue in run.venues)]))
+    def hum(self, run: GroupRun[VenueSettings]) -> None:
+        self.sung.append(" ".join(["hum", *(venue.name for venue in run.units)]))
 
     def connect(self) -> psycopg.Connection:
         return self.connection_class.connect(
@@ -128,12 +112,12 @@ class Chorus:
     def outcomes(self) -> dict[str, str]:
         with self.database.jobs() as connection:
             attempts = history.last_attempts(connection, self.run)
-        return {attempt.venue_name: attempt.outcome for attempt in attempts.values()}
+        return {attempt.unit_name: attempt.outcome for attempt in attempts.values()}
 
     def rows(self, columns: str) -> list[Any]:
         with self.database.superuser() as connection:
             return connection.execute(
-                f"SELECT {columns} FROM jobs.venue_run ORDER BY id"  # type: ignore[arg-type]  # noqa: S608
+                f"SELECT {columns} FROM jobs.unit_run ORDER BY id"  # type: ignore[arg-type]  # noqa: S608
             ).fetchall()
 
 
@@ -153,8 +137,8 @@ def query(text: str) -> Fault:
     return lambda connection: connection.execute(text)  # type: ignore[arg-type]
 
 
-def replace_key(chorus: Chorus, venues: tuple[Venue, ...]) -> Chorus:
-    """The same night in another deployment."""
+def replace_key(chorus: Chorus, venues: tuple[Unit, ...]) -> Chorus:
+    """Return the same night in another deployment."""
     key = RunKey(UUID(int=8), chorus.key.job, chorus.key.run_id)
     theirs = Chorus(chorus.database, chorus.leases, venues, chorus.faults, key=key)
     theirs.steps = chorus.steps
@@ -170,26 +154,26 @@ def test_venues_of_a_tenant_share_a_transaction(chorus: Chorus) -> None:
     assert chorus.do() == []
     assert chorus.sung == [ALL]
     assert chorus.outcomes() == ALL_WELL
-    assert [chorus.leases.holder(v.venue_id) for v in VENUES] == [None] * 5
+    assert [chorus.leases.holder(v.id) for v in VENUES] == [None] * 5
 
 
-def test_what_the_transaction_took_is_shared_by_the_rows_that_each_venue_read(
+def test_a_transactions_seconds_are_shared_by_the_rows_that_each_venue_read(
     chorus: Chorus,
 ) -> None:
-    chorus.faults[V1.venue_id] = query("SELECT pg_sleep(0.3)")
+    chorus.faults[V1.id] = query("SELECT pg_sleep(0.3)")
     chorus.do()
     seconds = [seconds for (seconds,) in chorus.rows("seconds")]
-    # v1 reads nothing, v5 four rows: each counts for one more than it reads
+    # v1 reads no rows, v5 four; a venue's share is the rows it reads plus one
     assert [each / seconds[0] for each in seconds] == pytest.approx([1, 2, 3, 4, 5], rel=0.05)
     assert 0.3 <= sum(seconds) < 3
 
 
-def test_what_steps_of_their_own_took_is_each_venues(chorus: Chorus) -> None:
-    def bow(run: VenueRun[JobSettings]) -> Result:
-        run.connection.execute("SELECT pg_sleep(%s)", [int(run.venue.name[1:]) / 10])
-        return VenueResult()
+def test_the_seconds_of_a_step_for_one_venue_count_for_that_venue(chorus: Chorus) -> None:
+    def bow(run: UnitRun[VenueSettings]) -> Result:
+        run.connection.execute("SELECT pg_sleep(%s)", [int(run.unit.name[1:]) / 10])
+        return UnitResult()
 
-    chorus.steps = (Grouped(chorus.hum), bow)
+    chorus.steps = {"hum": Grouped(chorus.hum), "bow": bow}
     assert chorus.do() == []
     seconds = [seconds for (seconds,) in chorus.rows("seconds")]
     assert seconds == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5], abs=0.09)
@@ -219,29 +203,29 @@ def test_tenants_and_moves_do_not_mix(simple: Database, redis_client: redis.Redi
     ],
     ids=["error", "permanent", "value", "division"],
 )
-def test_one_bad_venue_fails_alone_and_is_told_so(
+def test_one_bad_venue_fails_alone_and_the_lost_time_is_logged(
     chorus: Chorus, fault: Fault, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    chorus.faults[V2.venue_id] = fault
+    chorus.faults[V2.id] = fault
     with caplog.at_level(logging.WARNING):
         (failure,) = chorus.do()
-    assert failure.venue == V2
+    assert failure.unit == V2
     assert words in str(failure)
     assert chorus.sung == [ALL, "v1", "v2", "v3", "v4", "v5"]
     assert chorus.outcomes() == V2_FAILED
-    told = [record.message for record in caplog.records if " s lost, " in record.message]
-    assert len(told) == 1
+    logged = [record.message for record in caplog.records if " s lost, " in record.message]
+    assert len(logged) == 1
     assert re.match(
-        r"5 venues: v1, v2, v3, v4, v5: \d\.\d s lost, each is done by itself now: ", told[0]
+        r"5 venues: v1, v2, v3, v4, v5: \d\.\d s lost, each is processed by itself now: ", logged[0]
     )
 
 
 def test_an_error_that_names_its_venue_costs_the_others_one_more_transaction(
     chorus: Chorus,
 ) -> None:
-    chorus.faults[V2.venue_id] = fail(TransientError("not yet", venue_id=V2.venue_id))
+    chorus.faults[V2.id] = fail(TransientError("not yet", unit_id=V2.id))
     (failure,) = chorus.do()
-    assert failure.venue == V2
+    assert failure.unit == V2
     assert chorus.sung == [ALL, "v1 v3 v4 v5"]
     assert chorus.outcomes() == V2_FAILED
 
@@ -258,18 +242,18 @@ def test_an_error_that_names_its_venue_costs_the_others_one_more_transaction(
     ],
     ids=["source", "connection", "disk"],
 )
-def test_what_each_would_meet_alike_is_not_met_one_by_one(
+def test_an_error_that_every_venue_would_meet_is_not_retried_one_by_one(
     chorus: Chorus, fault: Fault, words: str
 ) -> None:
-    chorus.faults[V2.venue_id] = fault
+    chorus.faults[V2.id] = fault
     failures = chorus.do()
-    assert [failure.venue for failure in failures] == list(VENUES)
+    assert [failure.unit for failure in failures] == list(VENUES)
     assert all(words in str(failure) for failure in failures)
     assert chorus.sung == [ALL]
 
 
-def test_what_all_have_met_makes_none_of_them_suspect(chorus: Chorus) -> None:
-    chorus.faults[V2.venue_id] = fail(TransientError("the source is behind"))
+def test_an_error_that_all_venues_met_makes_none_of_them_suspect(chorus: Chorus) -> None:
+    chorus.faults[V2.id] = fail(TransientError("the source is behind"))
     chorus.do()
     chorus.faults.clear()
     assert chorus.do(2) == []
@@ -277,13 +261,13 @@ def test_what_all_have_met_makes_none_of_them_suspect(chorus: Chorus) -> None:
 
 
 @pytest.mark.parametrize("condition", ["serialization_failure", "deadlock_detected"])
-def test_a_group_that_was_in_anothers_way_is_done_once_more_and_then_one_by_one(
+def test_a_group_that_conflicts_is_retried_once_and_then_done_one_by_one(
     chorus: Chorus, condition: str
 ) -> None:
     met: list[int] = []
 
-    def be_in_the_way(times: int) -> Fault:
-        def meet(connection: psycopg.Connection) -> None:
+    def conflict(times: int) -> Fault:
+        def raise_conflict(connection: psycopg.Connection) -> None:
             met.append(1)
             if len(met) <= times:
                 connection.execute(
@@ -291,55 +275,53 @@ def test_a_group_that_was_in_anothers_way_is_done_once_more_and_then_one_by_one(
                     f"USING ERRCODE = '{condition}'; END $$"  # type: ignore[arg-type]
                 )
 
-        return meet
+        return raise_conflict
 
-    chorus.faults[V2.venue_id] = be_in_the_way(1)
+    chorus.faults[V2.id] = conflict(1)
     assert chorus.do() == []
     assert chorus.sung == [ALL] * 2
     chorus.sung.clear()
     met.clear()
-    chorus.faults[V2.venue_id] = be_in_the_way(2)
+    chorus.faults[V2.id] = conflict(2)
     assert chorus.do(2, clear_number=1) == []
     assert chorus.sung == [ALL] * 2 + ["v1", "v2", "v3", "v4", "v5"]
 
 
-def test_a_venue_that_another_attempt_takes_over_leaves_the_others_their_step(
+def test_when_another_attempt_takes_a_venue_over_the_others_go_on(
     chorus: Chorus,
 ) -> None:
-    chorus.steps = (Grouped(chorus.hum), Grouped(chorus.sing))
+    chorus.steps = {"hum": Grouped(chorus.hum), "sing": Grouped(chorus.sing)}
 
     @contextmanager
     def around(_: str) -> Iterator[None]:
         if chorus.sung:
             with chorus.database.superuser() as other:
-                other.execute(
-                    "UPDATE jobs.fence SET token = token + 1 WHERE venue_id = %s", [V2.venue_id]
-                )
+                other.execute("UPDATE jobs.fence SET token = token + 1 WHERE unit_id = %s", [V2.id])
         yield
 
-    (failure,) = chorus.do(around=around)
+    (failure,) = chorus.do(listener=Listener(around))
     assert str(failure) == "v2: another attempt has taken over"
     assert chorus.sung == ["hum v1 v2 v3 v4 v5", "v1 v3 v4 v5"]
     assert chorus.outcomes() == V2_FAILED
 
 
-def test_a_row_that_was_closed_meanwhile_costs_its_venue_alone(chorus: Chorus) -> None:
+def test_a_row_that_was_closed_meanwhile_fails_its_venue_alone(chorus: Chorus) -> None:
     def be_taken_for_dead(_: psycopg.Connection) -> None:
         if chorus.sung == [ALL]:
             with chorus.database.superuser() as other:
                 other.execute(
-                    "UPDATE jobs.venue_run SET outcome = 'failed' WHERE venue_id = %s",
-                    [V2.venue_id],
+                    "UPDATE jobs.unit_run SET outcome = 'failed' WHERE unit_id = %s",
+                    [V2.id],
                 )
 
-    chorus.faults[V3.venue_id] = be_taken_for_dead
+    chorus.faults[V3.id] = be_taken_for_dead
     (failure,) = chorus.do()
-    assert failure.venue == V2
+    assert failure.unit == V2
     assert "its row in history was closed by another process" in str(failure)
     assert chorus.outcomes() == V2_FAILED
 
 
-def test_a_venue_that_somebody_has_done_leaves_the_group_and_is_skipped(chorus: Chorus) -> None:
+def test_a_venue_that_is_already_done_leaves_the_group_and_is_skipped(chorus: Chorus) -> None:
     theirs = replace_key(chorus, venues=(V2,))
     theirs.do()
     chorus.sung.clear()
@@ -349,8 +331,8 @@ def test_a_venue_that_somebody_has_done_leaves_the_group_and_is_skipped(chorus: 
 
 
 def test_a_venue_that_is_half_done_leaves_the_group_and_resumes_by_itself(chorus: Chorus) -> None:
-    chorus.steps = (Grouped(chorus.hum), Grouped(chorus.sing))
-    chorus.faults[V2.venue_id] = fail(ValueError("no voice"))
+    chorus.steps = {"hum": Grouped(chorus.hum), "sing": Grouped(chorus.sing)}
+    chorus.faults[V2.id] = fail(ValueError("no voice"))
     theirs = replace_key(chorus, venues=(V2,))
     theirs.do()
     chorus.faults.clear()
@@ -360,12 +342,12 @@ def test_a_venue_that_is_half_done_leaves_the_group_and_resumes_by_itself(chorus
     assert chorus.outcomes() == ALL_WELL
 
 
-def test_a_step_for_one_venue_follows_on_a_step_for_many(chorus: Chorus) -> None:
-    def bow(run: VenueRun[JobSettings]) -> Result:
-        chorus.sung.append(f"bow {run.venue.name} {run.cursor}")
-        return Again(1) if run.cursor is None else VenueResult()
+def test_a_step_for_one_venue_may_follow_a_grouped_step(chorus: Chorus) -> None:
+    def bow(run: UnitRun[VenueSettings]) -> Result:
+        chorus.sung.append(f"bow {run.unit.name} {run.cursor}")
+        return Continue(1) if run.cursor is None else UnitResult()
 
-    chorus.steps = (Grouped(chorus.hum), bow)
+    chorus.steps = {"hum": Grouped(chorus.hum), "bow": bow}
     chorus.venues = (V1, V2)
     assert chorus.do() == []
     assert chorus.sung == [
@@ -377,39 +359,40 @@ def test_a_step_for_one_venue_follows_on_a_step_for_many(chorus: Chorus) -> None
     ]
 
 
-def test_a_venue_without_a_result_is_an_error_of_its_own(chorus: Chorus) -> None:
-    def forget(run: GroupRun[JobSettings]) -> dict[UUID, VenueResult]:
-        return {id_: one for id_, one in chorus.sing(run).items() if id_ != V2.venue_id}
+def test_a_venue_without_a_result_fails_alone(chorus: Chorus) -> None:
+    def forget(run: GroupRun[VenueSettings]) -> dict[UUID, UnitResult]:
+        return {id_: one for id_, one in chorus.sing(run).items() if id_ != V2.id}
 
-    chorus.steps = (Grouped(forget),)
+    chorus.steps = {"sing": Grouped(forget)}
     (failure,) = chorus.do()
-    assert str(failure).startswith("v2: TypeError: step 1 of 1 of chorus gave NoneType")
+    assert str(failure).startswith("v2: TypeError: step 'sing' of chorus returned NoneType")
     assert chorus.outcomes() == V2_FAILED
 
 
-def test_a_step_of_groups_has_no_pieces(chorus: Chorus) -> None:
+def test_a_grouped_step_cannot_continue_in_pieces(chorus: Chorus) -> None:
     chorus.venues = (V1, V2)
-    chorus.steps = (Grouped(lambda run: dict.fromkeys((v.venue_id for v in run.venues), Again(1))),)
+    pieces = Grouped(lambda run: dict.fromkeys((v.id for v in run.units), Continue(1)))
+    chorus.steps = {"sing": pieces}
     failures = chorus.do()
-    assert ["one that takes groups has no pieces" in str(failure) for failure in failures] == [
+    assert ["or, unless they take groups, Continue" in str(failure) for failure in failures] == [
         True
     ] * 2
 
 
 def test_an_item_is_set_aside_under_its_own_venue(chorus: Chorus) -> None:
-    def set_aside(run: GroupRun[JobSettings]) -> dict[UUID, VenueResult]:
+    def set_aside(run: GroupRun[VenueSettings]) -> dict[UUID, UnitResult]:
         run.set_aside(V2, "row 7", {"seat": "?"}, PermanentError("no such seat"))
         return chorus.sing(run)
 
-    chorus.steps = (Grouped(set_aside),)
+    chorus.steps = {"sing": Grouped(set_aside)}
     assert chorus.do() == []
     with chorus.database.jobs() as connection:
         (letter,) = dead_letters.find(connection)
-    assert (letter.venue_name, letter.key, letter.error) == ("v2", "row 7", "no such seat")
+    assert (letter.unit_name, letter.key, letter.error) == ("v2", "row 7", "no such seat")
 
 
-def test_letters_of_all_venues_are_answered_by_their_good_end(chorus: Chorus) -> None:
-    chorus.faults[V2.venue_id] = fail(TransientError("the source is behind"))
+def test_success_resolves_the_letters_of_all_venues(chorus: Chorus) -> None:
+    chorus.faults[V2.id] = fail(TransientError("the source is behind"))
     chorus.do()
     with chorus.database.jobs() as connection:
         assert len(finish_run(connection, chorus.leases, chorus.job, chorus.run)) == 5
@@ -424,67 +407,68 @@ def test_letters_of_all_venues_are_answered_by_their_good_end(chorus: Chorus) ->
 
 
 @pytest.mark.fault("one-hangs")
-def test_a_venue_that_hangs_costs_the_others_its_limit_twice_and_is_done_last(
+def test_a_venue_that_hangs_is_cancelled_twice_and_done_last(
     chorus: Chorus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(groups, "SHORTEST_LIMIT", timedelta(seconds=0.3))
     monkeypatch.setattr(groups, "PATIENCE", 0)
-    chorus.faults[V2.venue_id] = query("SELECT pg_sleep(60)")
+    chorus.faults[V2.id] = query("SELECT pg_sleep(60)")
     chorus.options = "-c statement_timeout=600"
     (failure,) = chorus.do()
-    assert failure.venue == V2
+    assert failure.unit == V2
     assert "canceling statement due to statement timeout" in str(failure)
     assert chorus.sung == [ALL, "v1", "v2", "v3", "v4", "v5", "v2"]
     assert chorus.outcomes() == V2_FAILED
     assert re.search(
-        r"v2: 0\.\d s lost, it is done after all others: cut: a statement took longer than 0\.3 s",
+        r"v2: 0\.\d s lost, it is processed after all others: cut: a statement took longer than "
+        r"0\.3 s",
         caplog.text,
     )
 
 
-def test_a_slow_venue_that_nobody_waits_for_has_all_the_time_of_the_task(
+def test_a_slow_venue_has_all_the_time_of_the_task_when_no_other_waits(
     chorus: Chorus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(groups, "SHORTEST_LIMIT", timedelta(seconds=0.1))
     monkeypatch.setattr(groups, "PATIENCE", 0)
     chorus.venues = (V2,)
-    chorus.faults[V2.venue_id] = query("SELECT pg_sleep(0.3)")
+    chorus.faults[V2.id] = query("SELECT pg_sleep(0.3)")
     assert chorus.do() == []
     assert chorus.sung == ["v2"]
 
 
 @pytest.mark.fault("one-hangs")
-def test_a_slow_venue_is_done_though_another_hangs_for_ever(
+def test_a_slow_venue_is_done_although_another_hangs_forever(
     chorus: Chorus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(groups, "SHORTEST_LIMIT", timedelta(seconds=0.2))
     monkeypatch.setattr(groups, "PATIENCE", 0)
     chorus.venues = (V1, V2)
-    chorus.faults[V1.venue_id] = query("SELECT pg_sleep(0.5)")
-    chorus.faults[V2.venue_id] = query("SELECT pg_sleep(60)")
+    chorus.faults[V1.id] = query("SELECT pg_sleep(0.5)")
+    chorus.faults[V2.id] = query("SELECT pg_sleep(60)")
     chorus.options = "-c statement_timeout=900"
     (failure,) = chorus.do()
-    assert failure.venue == V2
-    # together, each by itself, v1 with four times the limit, v2 with all that the session has
+    assert failure.unit == V2
+    # together, each by itself, v1 with four times the limit, v2 with the session's whole timeout
     assert chorus.sung == ["v1 v2", "v1", "v2", "v1", "v2"]
     assert chorus.outcomes() == {"v1": "succeeded", "v2": "failed"}
 
 
-def test_a_venue_that_was_cut_holds_no_lease_while_it_waits(
+def test_a_venue_that_was_cancelled_holds_no_lease_while_it_waits(
     chorus: Chorus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(groups, "SHORTEST_LIMIT", timedelta(seconds=0.2))
     monkeypatch.setattr(groups, "PATIENCE", 0)
     held: list[object] = []
     chorus.venues = (V1, replace(V2, expected_seconds=9.0))
-    chorus.faults[V1.venue_id] = query("SELECT pg_sleep(0.5)")
-    chorus.faults[V2.venue_id] = lambda _: held.append(chorus.leases.holder(V1.venue_id))
+    chorus.faults[V1.id] = query("SELECT pg_sleep(0.5)")
+    chorus.faults[V2.id] = lambda _: held.append(chorus.leases.holder(V1.id))
     assert chorus.do() == []
     assert chorus.sung == ["v1", "v2", "v1"]
     assert held == [None]
 
 
-def test_a_cut_venue_whose_row_cannot_be_closed_stops_no_other(
+def test_a_cancelled_venue_whose_row_cannot_be_closed_stops_no_other(
     chorus: Chorus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(groups, "SHORTEST_LIMIT", timedelta(seconds=0.3))
@@ -493,19 +477,17 @@ def test_a_cut_venue_whose_row_cannot_be_closed_stops_no_other(
     with chorus.database.superuser() as other, other.transaction():
 
         def hang_with_the_row_locked(connection: psycopg.Connection) -> None:
-            other.execute(
-                "SELECT FROM jobs.venue_run WHERE venue_id = %s FOR UPDATE", [V2.venue_id]
-            )
+            other.execute("SELECT FROM jobs.unit_run WHERE unit_id = %s FOR UPDATE", [V2.id])
             connection.execute("SELECT pg_sleep(60)")
 
-        chorus.faults[V2.venue_id] = hang_with_the_row_locked
+        chorus.faults[V2.id] = hang_with_the_row_locked
         chorus.venues = (V2, V1)
         failures = chorus.do()
-    assert [failure.venue for failure in failures] == [V2]
+    assert [failure.unit for failure in failures] == [V2]
     assert chorus.outcomes()["v1"] == "succeeded"
 
 
-def test_a_limit_is_no_longer_than_the_tasks_and_leaves_the_next_transaction_alone(
+def test_a_limit_never_exceeds_the_tasks_and_ends_with_its_transaction(
     chorus: Chorus,
 ) -> None:
     limits: list[object] = []
@@ -514,36 +496,38 @@ def test_a_limit_is_no_longer_than_the_tasks_and_leaves_the_next_transaction_alo
         limits.extend(connection.execute("SHOW statement_timeout").fetchone() or ())
 
     long = replace(V1, expected_seconds=9_999.0)
-    chorus.settings = JobSettings(timeout_minutes=1)
-    # by itself while others wait; a group; the last one, for which nobody waits
+    chorus.settings = VenueSettings(timeout_minutes=1)
+    # one by itself while others wait; a group; the last one, with no other waiting
     chorus.venues = (long, V2, V3, replace(V4, expected_seconds=9_999.0))
     chorus.options = "-c statement_timeout=77s"
-    chorus.faults = dict.fromkeys((V1.venue_id, V2.venue_id, V4.venue_id), note)
+    chorus.faults = dict.fromkeys((V1.id, V2.id, V4.id), note)
     assert chorus.do() == []
     assert limits == ["1min", "30s", "77s"]
 
 
 @pytest.mark.fault("one-hangs")
-def test_a_venue_whose_fence_is_locked_costs_the_others_the_locks_timeout(chorus: Chorus) -> None:
+def test_a_venue_whose_fence_is_locked_delays_the_others_by_the_lock_timeout(
+    chorus: Chorus,
+) -> None:
     chorus.do()
     chorus.sung.clear()
     chorus.options = "-c lock_timeout=300"
     with chorus.database.superuser() as other, other.transaction():
-        other.execute("SELECT FROM jobs.fence WHERE venue_id = %s FOR UPDATE", [V2.venue_id])
+        other.execute("SELECT FROM jobs.fence WHERE unit_id = %s FOR UPDATE", [V2.id])
         (failure,) = chorus.do(2, clear_number=1)
-    assert failure.venue == V2
+    assert failure.unit == V2
     assert "lock timeout" in str(failure)
     assert chorus.sung == ["v1", "v3", "v4", "v5"]
     assert chorus.outcomes() == V2_FAILED
 
 
 class Killed(BaseException):
-    """Nothing of the process runs after it, but what closes its rows."""
+    """Stands for a kill: nothing of the process runs afterwards but what closes its rows."""
 
 
 @pytest.mark.fault("one-kills")
-def test_a_group_whose_worker_died_is_done_one_by_one_and_nobody_is_red(chorus: Chorus) -> None:
-    chorus.faults[V2.venue_id] = fail(Killed())  # type: ignore[arg-type]
+def test_a_group_whose_worker_died_is_done_one_by_one_and_no_venue_fails(chorus: Chorus) -> None:
+    chorus.faults[V2.id] = fail(Killed())  # type: ignore[arg-type]
     with pytest.raises(Killed):
         chorus.do()
     chorus.faults.clear()
@@ -553,10 +537,10 @@ def test_a_group_whose_worker_died_is_done_one_by_one_and_nobody_is_red(chorus: 
 
 
 @pytest.mark.fault("one-kills")
-def test_a_venue_that_kills_its_worker_every_time_keeps_no_other_from_its_end(
+def test_a_venue_that_kills_its_worker_every_time_does_not_block_the_others(
     chorus: Chorus,
 ) -> None:
-    chorus.faults[V2.venue_id] = fail(Killed())  # type: ignore[arg-type]
+    chorus.faults[V2.id] = fail(Killed())  # type: ignore[arg-type]
     for try_number in (1, 2, 3, 4):
         with pytest.raises(Killed):
             chorus.do(try_number)
@@ -565,7 +549,7 @@ def test_a_venue_that_kills_its_worker_every_time_keeps_no_other_from_its_end(
 
 
 @pytest.mark.fault("answer-lost")
-def test_after_a_lost_answer_to_commit_the_rows_say_how_it_ended(chorus: Chorus) -> None:
+def test_after_a_lost_answer_to_commit_the_rows_show_how_it_ended(chorus: Chorus) -> None:
     chorus.connection_class = LosesAnswers
     assert chorus.do() == []
     assert chorus.outcomes() == ALL_WELL
@@ -577,14 +561,14 @@ def test_after_a_lost_answer_to_commit_the_rows_say_how_it_ended(chorus: Chorus)
 
 
 def test_a_connection_lost_before_commit_fails_all(chorus: Chorus) -> None:
-    chorus.faults[V5.venue_id] = lambda connection: connection.close()
+    chorus.faults[V5.id] = lambda connection: connection.close()
     failures = chorus.do()
-    assert [failure.venue for failure in failures] == list(VENUES)
+    assert [failure.unit for failure in failures] == list(VENUES)
     assert set(chorus.outcomes().values()) == {"failed"}
 
 
 class LosesAnswers(psycopg.Connection[Any]):
-    """A connection that breaks after each COMMIT of data, before its answer."""
+    """A connection that breaks after each COMMIT of data, before the answer arrives."""
 
     @contextmanager
     def transaction(
@@ -599,7 +583,7 @@ class LosesAnswers(psycopg.Connection[Any]):
 # locks in one order ------------------------------------------------------------------------
 
 
-def test_whoever_wants_the_same_venues_in_whatever_order_never_waits_in_a_circle(
+def test_processes_that_lock_the_same_venues_in_any_order_never_deadlock(
     chorus: Chorus,
 ) -> None:
     ids = [UUID(int=n << 90) for n in range(1, 41)]
@@ -611,15 +595,15 @@ def test_whoever_wants_the_same_venues_in_whatever_order_never_waits_in_a_circle
                 try:
                     connection.execute(
                         statement("venue_analytics.harness", "draw_tokens"),
-                        {"job": "x", "venue_ids": order},
+                        {"job": "x", "unit_ids": order},
                     )
-                    with one_moment(connection):
+                    with snapshot_transaction(connection):
                         connection.execute(
                             "SELECT jobs.enter('x', %s, %s::uuid[], %s::bigint[], NULL)",
                             [NORTH, order, [1] * len(order)],
                         )
                 except psycopg.errors.SerializationFailure:
-                    pass  # another drew meanwhile
+                    pass  # another process drew tokens meanwhile
                 except psycopg.Error as error:
                     errors.append(error)
                     return

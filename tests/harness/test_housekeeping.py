@@ -1,4 +1,4 @@
-"""Housekeeping: the dead are shut out and their rows closed; the living are left alone."""
+"""Housekeeping: dead attempts are fenced off and their rows closed; living ones are left alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.harness.nights import DAY, THEIRS, TONIGHT, Night
 from tests.harness.simple_venues import ARENA, BALLROOM, CELLAR, DOME
 
 from venue_analytics.harness import PermanentError, TransientError, attempts, dead_letters
-from venue_analytics.harness.attempts import VenueAttempt
+from venue_analytics.harness.attempts import UnitAttempt
 from venue_analytics.harness.errors import LeaseLostError
 from venue_analytics.harness.history import PlannedRun
 from venue_analytics.harness.housekeeping import (
@@ -30,18 +30,18 @@ def keep_house(night: Night, run: PlannedRun | None = None) -> None:
     close_left_running(night.connection, night.leases, night.job.name, run.key if run else None)
 
 
-def outcome(night: Night, attempt: VenueAttempt) -> str:
+def outcome(night: Night, attempt: UnitAttempt) -> str:
     row = night.connection.execute(
-        "SELECT outcome FROM jobs.venue_run WHERE id = %s", [attempt.row]
+        "SELECT outcome FROM jobs.unit_run WHERE id = %s", [attempt.row]
     ).fetchone()
     assert row is not None
     return str(row[0])
 
 
-def fence(night: Night, attempt: VenueAttempt) -> int:
+def fence(night: Night, attempt: UnitAttempt) -> int:
     row = night.connection.execute(
-        "SELECT token FROM jobs.fence WHERE job = %s AND venue_id = %s",
-        [night.job.name, attempt.venue.venue_id],
+        "SELECT token FROM jobs.fence WHERE job = %s AND unit_id = %s",
+        [night.job.name, attempt.unit.id],
     ).fetchone()
     assert row is not None
     return int(row[0])
@@ -55,7 +55,9 @@ def test_an_attempt_that_holds_its_lease_is_left_alone(night: Night) -> None:
     assert outcome(night, attempt) == "succeeded"
 
 
-def test_a_dead_attempt_is_closed_and_shut_out_though_it_only_slept(night: Night) -> None:
+def test_an_attempt_without_a_lease_is_closed_and_fenced_off_even_if_it_only_slept(
+    night: Night,
+) -> None:
     attempt = night.begin(night.plan(ARENA), ARENA)
     keep_house(night)
     assert outcome(night, attempt) == "failed"
@@ -63,7 +65,7 @@ def test_a_dead_attempt_is_closed_and_shut_out_though_it_only_slept(night: Night
         night.enter(attempt)
 
 
-def test_a_lease_of_another_try_or_run_does_not_make_the_dead_alive(night: Night) -> None:
+def test_a_lease_of_another_try_or_run_does_not_keep_an_attempt_alive(night: Night) -> None:
     run = night.plan(ARENA, BALLROOM)
     dead = [night.begin(run, venue) for venue in (ARENA, BALLROOM)]
     others = (
@@ -71,12 +73,12 @@ def test_a_lease_of_another_try_or_run_does_not_make_the_dead_alive(night: Night
         replace(dead[1].holder, deployment=THEIRS),
     )
     for attempt, other in zip(dead, others, strict=True):
-        night.leases.take({attempt.venue.venue_id: other})
+        night.leases.take({attempt.unit.id: other})
     keep_house(night)
     assert [outcome(night, attempt) for attempt in dead] == ["failed", "failed"]
 
 
-def test_a_living_attempt_with_a_newer_token_is_not_robbed(night: Night) -> None:
+def test_a_living_attempt_with_a_newer_token_keeps_its_token(night: Night) -> None:
     run = night.plan(ARENA)
     dead = night.begin(run, ARENA)
     living = night.begin(run, ARENA, try_number=2, leased=True)
@@ -87,12 +89,12 @@ def test_a_living_attempt_with_a_newer_token_is_not_robbed(night: Night) -> None
     assert outcome(night, living) == "succeeded"
 
 
-def test_a_row_that_ended_well_meanwhile_is_not_closed(night: Night) -> None:
+def test_a_row_that_succeeded_meanwhile_is_not_closed(night: Night) -> None:
     attempt = night.begin(night.plan(ARENA), ARENA)
     night.end(attempt)
     assert attempt.token is not None
     assert attempt.row is not None
-    close_dead(night.connection, night.job.name, ARENA.venue_id, attempt.token, attempt.row)
+    close_dead(night.connection, night.job.name, ARENA.id, attempt.token, attempt.row)
     assert outcome(night, attempt) == "succeeded"
 
 
@@ -102,14 +104,14 @@ def test_the_fence_and_the_row_change_together_or_not_at_all(night: Night) -> No
         superuser.execute(
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
             "$$ BEGIN RAISE 'no room'; END $$; CREATE TRIGGER refuse BEFORE UPDATE "
-            "ON jobs.venue_run FOR EACH ROW EXECUTE FUNCTION refuse()"
+            "ON jobs.unit_run FOR EACH ROW EXECUTE FUNCTION refuse()"
         )
     with pytest.raises(psycopg.errors.RaiseException):
         keep_house(night)
     assert fence(night, attempt) == attempt.token
 
 
-def test_a_venue_whose_last_transaction_is_still_open_is_left_and_the_others_are_closed(
+def test_a_venue_with_an_open_transaction_is_left_and_the_others_are_closed(
     night: Night,
 ) -> None:
     run = night.plan(ARENA, BALLROOM)
@@ -121,10 +123,10 @@ def test_a_venue_whose_last_transaction_is_still_open_is_left_and_the_others_are
     assert (outcome(night, attempt), outcome(night, dead)) == ("running", "failed")
 
 
-def test_one_run_is_looked_at_or_all(night: Night) -> None:
+def test_it_can_be_limited_to_one_run(night: Night) -> None:
     tonight = night.begin(night.plan(ARENA), ARENA)
     theirs = night.begin(night.plan(BALLROOM, key=replace(TONIGHT, deployment=THEIRS)), BALLROOM)
-    last = night.plan(CELLAR, key=LAST_NIGHT, as_of=tonight.work.as_of - DAY)
+    last = night.plan(CELLAR, key=LAST_NIGHT, as_of=tonight.run.as_of - DAY)
     others = [theirs, night.begin(last, CELLAR)]
     keep_house(night, tonight.run)
     assert outcome(night, tonight) == "failed"
@@ -133,22 +135,22 @@ def test_one_run_is_looked_at_or_all(night: Night) -> None:
     assert [outcome(night, other) for other in others] == ["failed", "failed"]
 
 
-def test_all_plans_of_a_run_are_looked_at(night: Night) -> None:
+def test_it_covers_all_plans_of_a_run(night: Night) -> None:
     dead = night.begin(night.plan(ARENA), ARENA)
     keep_house(night, night.plan(ARENA, plan_try=2))
     assert outcome(night, dead) == "failed"
 
 
-def test_another_jobs_rows_are_left_to_that_job(night: Night) -> None:
+def test_another_jobs_rows_are_left_alone(night: Night) -> None:
     attempt = night.begin(night.plan(ARENA), ARENA)
     close_left_running(night.connection, night.leases, "another job")
     assert outcome(night, attempt) == "running"
 
 
-def test_while_redis_cannot_be_asked_nobody_is_taken_for_dead(night: Night) -> None:
+def test_without_redis_no_attempt_is_taken_for_dead(night: Night) -> None:
     attempt = night.begin(night.plan(ARENA), ARENA)
     nobody = redis.Redis(unix_socket_path="/nowhere", retry=Retry(NoBackoff(), 0))
-    with pytest.raises(TransientError, match="Redis cannot be asked"):
+    with pytest.raises(TransientError, match="Redis does not answer"):
         close_left_running(night.connection, Leases(nobody, night.job.name), night.job.name)
     assert outcome(night, attempt) == "running"
 
@@ -156,7 +158,7 @@ def test_while_redis_cannot_be_asked_nobody_is_taken_for_dead(night: Night) -> N
 # runs that ended without their finish ------------------------------------------------------
 
 
-def test_a_run_left_open_is_ended_with_a_line_and_letters_for_what_it_lacks(
+def test_a_run_left_open_is_ended_with_a_line_and_letters_for_what_was_not_done(
     night: Night,
 ) -> None:
     run = night.plan(ARENA, BALLROOM, CELLAR, DOME)
@@ -169,15 +171,15 @@ def test_a_run_left_open_is_ended_with_a_line_and_letters_for_what_it_lacks(
     )
     assert night.outcome(run) == "failed"
     assert {
-        letter.venue_name: (letter.error_type, letter.error)
+        letter.unit_name: (letter.error_type, letter.error)
         for letter in dead_letters.find(night.connection)
     } == {
         "Cellar": ("PermanentError", "no such seat"),
-        "Dome": ("NotDone", "its run ended before it began"),
+        "Dome": ("NotDone", "it was never begun"),
     }
 
 
-def test_a_run_left_open_whose_venues_are_all_done_has_ended_well(night: Night) -> None:
+def test_a_run_left_open_whose_venues_are_all_done_succeeds(night: Night) -> None:
     run = night.plan(ARENA)
     night.succeed(run, ARENA)
     assert end_runs_left_open(night.connection, night.job, [run]) == []

@@ -1,4 +1,4 @@
-"""No venue ever holds rows of two nights or two sets of rules, whatever died and was edited."""
+"""No venue ever holds rows of two nights or two sets of rules, whatever dies or is edited."""
 
 from __future__ import annotations
 
@@ -6,23 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-import redis
 from psycopg import sql
 from tests.databases import Database
-from tests.harness.simple_venues import ARENA, fill
-from tests.harness.three_steps import RESULTS, TABLES, THREE_STEPS, ThreeStepsSettings
+from tests.harness.runner import Runner
+from tests.harness.simple_venues import ARENA, SOUTH
+from tests.harness.three_steps import RESULTS, TABLES, THREE_STEPS
 
-from venue_analytics.harness import history
-from venue_analytics.harness.finish import finish_run
-from venue_analytics.harness.history import RunKey
-from venue_analytics.harness.leases import Leases
-from venue_analytics.harness.plan import plan_run
-from venue_analytics.harness.process import process_batch
-from venue_analytics.harness.request import RunRequest
+from venue_analytics.harness.history import PlannedRun
 
 TONIGHT = datetime(2026, 3, 1, 2, tzinfo=UTC)
 LAST_WEEK = TONIGHT - timedelta(days=7)
@@ -31,62 +25,48 @@ STEPS = ["count 0", "count 1", "rank 0", "publish 0"]
 
 @dataclass
 class Airflow:
-    """One deployment's run of a night, as Airflow drives it: plan, tries, clears."""
+    """The run of a night in one deployment, as Airflow drives it: plan, tries, clears."""
 
     house: House
     as_of: datetime
     force: bool = False
-    key: RunKey = field(default_factory=lambda: RunKey(uuid4(), "three_steps", "a night"))
+    deployment: UUID = field(default_factory=uuid4)
+    run: PlannedRun = field(init=False)
     plans: int = 0
     tries: int = 0
     clears: int = 0
 
     def plan(self, bonus: int = 0) -> None:
-        """Plan, or after an edit and a clear plan anew."""
+        """Plan, or plan again after an edit and a clear."""
         self.plans += 1
-        with self.house.database.jobs() as connection:
-            plan_run(
-                connection,
-                self.house.leases,
-                THREE_STEPS,
-                self.key,
-                ThreeStepsSettings(bonus=bonus),
-                RunRequest(venues=None, as_of=None, force=self.force),
-                as_of=self.as_of,
-                plan_try=self.plans,
-            )
+        self.run = self.house.runner.plan(
+            THREE_STEPS,
+            as_of=self.as_of,
+            deployment=self.deployment,
+            plan_try=self.plans,
+            conf={"venues": [str(ARENA.id)], "force": self.force},
+            bonus=bonus,
+        )
 
     def work(self) -> list[str]:
-        """Make one try of every batch, then finish; gives what did not end well."""
+        """Try every batch once, then finish; return what was not done."""
         self.tries += 1
-        with self.house.database.jobs() as connection:
-            run = history.load_run(connection, self.key)
-            assert run is not None
-            for batch in history.load_batches(connection, run):
-                process_batch(
-                    self.house.database.jobs,
-                    self.house.leases,
-                    THREE_STEPS,
-                    run,
-                    batch,
-                    ThreeStepsSettings.model_validate(run.settings),
-                    try_number=self.tries,
-                    clear_number=self.clears,
-                )
-            return finish_run(connection, self.house.leases, THREE_STEPS, run)
+        self.house.runner.process(
+            THREE_STEPS, self.run, try_number=self.tries, clear_number=self.clears
+        )
+        return self.house.runner.finish(THREE_STEPS, self.run)
 
 
 @dataclass
 class House:
-    """One venue, its results, and a fault to put into a step."""
+    """One venue, its results, and a fault for one of the steps."""
 
-    database: Database
-    leases: Leases
+    runner: Runner
     superuser: psycopg.Connection
 
     @contextmanager
     def broken(self, table: str) -> Iterator[None]:
-        """Have PostgreSQL refuse what a step writes into its table."""
+        """Make PostgreSQL refuse every write to a step's table."""
         self.superuser.execute(
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql "
             "AS $$ BEGIN RAISE EXCEPTION 'the disk is full'; END $$"
@@ -100,7 +80,7 @@ class House:
         self.superuser.execute("DROP FUNCTION refuse() CASCADE")
 
     def holds(self) -> dict[str, set[tuple[datetime, int]]]:
-        """Give, table by table, the nights and bonuses that its rows are of."""
+        """Return the nights and bonuses of the rows, by table."""
         return {
             table: set(
                 self.superuser.execute(
@@ -111,33 +91,32 @@ class House:
         }
 
     def walk(self) -> list[str]:
-        """Give the steps that have committed, in order, and forget them."""
+        """Return the committed steps in order, and forget them."""
         rows = self.superuser.execute(
             "DELETE FROM walk RETURNING id, step || ' ' || piece"
         ).fetchall()
         return [step for _, step in sorted(rows)]
 
     def successes(self) -> int:
-        """Count the attempts that did the venue."""
+        """Count the attempts that succeeded."""
         (count,) = self.superuser.execute(
-            "SELECT count(*) FROM jobs.venue_run WHERE outcome = 'succeeded'"
+            "SELECT count(*) FROM jobs.unit_run WHERE outcome = 'succeeded'"
         ).fetchone() or (0,)
         return int(count)
 
 
 @pytest.fixture
-def house(simple: Database, redis_client: redis.Redis) -> Iterator[House]:
+def house(runner: Runner, simple: Database) -> Iterator[House]:
     with simple.superuser() as superuser:
-        fill(superuser, (ARENA,))
         superuser.execute(TABLES)
-        yield House(simple, Leases(redis_client, THREE_STEPS.name), superuser)
+        yield House(runner, superuser)
 
 
 def all_of(as_of: datetime, bonus: int) -> dict[str, set[tuple[datetime, int]]]:
     return {table: {(as_of, bonus)} for table in RESULTS}
 
 
-def test_a_retry_goes_on_after_the_last_step_that_committed(house: House) -> None:
+def test_a_retry_resumes_after_the_last_step_that_committed(house: House) -> None:
     night = Airflow(house, TONIGHT)
     night.plan()
     with house.broken("published"):
@@ -149,7 +128,7 @@ def test_a_retry_goes_on_after_the_last_step_that_committed(house: House) -> Non
 
 
 @pytest.mark.fault("mixed-rules")
-def test_after_an_edit_nothing_that_was_begun_by_the_old_rules_counts(house: House) -> None:
+def test_after_an_edit_work_begun_by_the_old_rules_does_not_count(house: House) -> None:
     night = Airflow(house, TONIGHT)
     night.plan(bonus=0)
     with house.broken("ranked"):
@@ -163,7 +142,7 @@ def test_after_an_edit_nothing_that_was_begun_by_the_old_rules_counts(house: Hou
 
 
 @pytest.mark.fault("mixed-rules")
-def test_a_clear_after_a_success_by_other_rules_leaves_no_row_of_these(house: House) -> None:
+def test_a_clear_after_a_success_by_other_rules_leaves_no_row_of_them(house: House) -> None:
     night = Airflow(house, TONIGHT)
     night.plan(bonus=0)
     assert night.work() == []
@@ -172,14 +151,14 @@ def test_a_clear_after_a_success_by_other_rules_leaves_no_row_of_these(house: Ho
     with house.broken("published"):
         night.work()
     house.walk()
-    # half-way: the sums are new, what is published is old; only the retry may be called done
+    # half-way: the sums are new, the published rows old; this is not done until the retry succeeds
     night.plan(bonus=5)
     assert night.work() == []
     assert house.holds() == all_of(TONIGHT, 5)
 
 
 @pytest.mark.fault("mixed-rules")
-def test_a_forced_older_night_that_died_half_way_proves_nothing_of_tonight(house: House) -> None:
+def test_after_a_forced_older_night_died_half_way_tonight_is_done_again(house: House) -> None:
     night = Airflow(house, TONIGHT)
     night.plan(bonus=3)
     assert night.work() == []
@@ -196,7 +175,7 @@ def test_a_forced_older_night_that_died_half_way_proves_nothing_of_tonight(house
 
 
 @pytest.mark.fault("forced-older-overwrites")
-def test_a_night_that_was_overwritten_is_done_again_when_it_is_asked_for(house: House) -> None:
+def test_a_night_that_was_overwritten_is_done_again_on_request(house: House) -> None:
     tonight = Airflow(house, TONIGHT)
     tonight.plan()
     assert tonight.work() == []
@@ -211,7 +190,7 @@ def test_a_night_that_was_overwritten_is_done_again_when_it_is_asked_for(house: 
     assert house.successes() == 3
 
 
-def test_without_force_an_older_night_leaves_a_newer_one_as_it_is(house: House) -> None:
+def test_without_force_an_older_night_does_not_replace_a_newer_one(house: House) -> None:
     tonight = Airflow(house, TONIGHT)
     tonight.plan()
     assert tonight.work() == []
@@ -220,3 +199,33 @@ def test_without_force_an_older_night_leaves_a_newer_one_as_it_is(house: House) 
     assert older.work() == []
     assert house.holds() == all_of(TONIGHT, 0)
     assert house.successes() == 1
+
+
+def test_a_venue_that_changed_hands_half_way_starts_over_under_its_new_tenant(
+    house: House,
+) -> None:
+    last_week = Airflow(house, LAST_WEEK)
+    last_week.plan()
+    assert last_week.work() == []
+    night = Airflow(house, TONIGHT)
+    night.plan()
+    with house.broken("ranked"):
+        assert night.work() != []
+    house.walk()
+    for table, column in (("venues", "id"), ("orders", "venue_id")):
+        house.superuser.execute(
+            sql.SQL("UPDATE {} SET tenant_id = %s WHERE {} = %s").format(
+                sql.Identifier(table), sql.Identifier(column)
+            ),
+            [SOUTH, ARENA.id],
+        )
+    # the same night in another deployment: the first one's counts belong to the former tenant
+    again = Airflow(house, TONIGHT)
+    again.plan()
+    assert again.work() == []
+    assert house.walk() == STEPS
+    for table in RESULTS:
+        rows = house.superuser.execute(
+            sql.SQL("SELECT DISTINCT tenant_id FROM {}").format(sql.Identifier(table))
+        )
+        assert rows.fetchall() == [(SOUTH,)]

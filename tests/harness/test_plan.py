@@ -1,4 +1,4 @@
-"""Plan: which venues a run does, what it tells of the source, and what it refuses."""
+"""Plan: which venues a run does, which faults of the source it reports, and what it refuses."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from tests.harness.simple_venues import ARENA, BALLROOM, CELLAR, DOME, NORTH, SO
 from venue_analytics.harness import (
     PermanentError,
     TransientError,
-    Venue,
+    Unit,
     dead_letters,
     history,
 )
+from venue_analytics.harness.attempts import BatchTry
 from venue_analytics.harness.history import PlannedRun, RunKey
 from venue_analytics.harness.leases import Holder, Leases
 from venue_analytics.harness.plan import plan_run
 from venue_analytics.harness.process import process_batch
 from venue_analytics.harness.request import RunRequest
-from venue_analytics.jobs import RFM_SCORING
+from venue_analytics.jobs.rfm_scoring import JOB as RFM_SCORING
 from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
 
 AS_OF = datetime(2026, 2, 1, tzinfo=UTC)
@@ -53,7 +54,7 @@ class Planner:
         is_over: Callable[[str], bool] | None = None,
         **settings: Any,
     ) -> PlannedRun:
-        """Plan the run of the night; a later plan holds instead of the earlier ones."""
+        """Plan the run of the night; a later plan replaces the earlier ones."""
         self.plans += 1
         return plan_run(
             self.connection,
@@ -61,30 +62,27 @@ class Planner:
             RFM_SCORING,
             key,
             RfmScoringSettings(**settings),
-            RunRequest.read(request or {}),
+            RunRequest.read(request or {}, RFM_SCORING),
             as_of=as_of,
             plan_try=self.plans,
             is_over=is_over,
         )
 
-    def venues(self, run: PlannedRun) -> list[Venue]:
-        """The venues that a plan names."""
+    def venues(self, run: PlannedRun) -> list[Unit]:
+        """Return the venues of a plan."""
         batches = history.load_batches(self.connection, run)
-        return [venue for batch in batches for venue in batch.venues]
+        return [venue for batch in batches for venue in batch.units]
 
     def names(self, run: PlannedRun) -> list[str]:
-        """The names of these."""
+        """Return the names of the venues of a plan."""
         return [venue.name for venue in self.venues(run)]
 
     def score(self) -> None:
-        """Plan, and do every venue."""
+        """Plan, and process every venue."""
         run = self.plan()
         for batch in history.load_batches(self.connection, run):
-            settings = RfmScoringSettings()
-            failures = process_batch(
-                self.database.jobs, self.leases, RFM_SCORING, run, batch, settings
-            )
-            assert failures == []
+            batch_try = BatchTry.of(RFM_SCORING, run, batch)
+            assert process_batch(self.database.jobs, self.leases, RFM_SCORING, batch_try) == []
 
 
 @pytest.fixture
@@ -114,20 +112,20 @@ def test_the_settings_are_kept_with_the_run(planner: Planner) -> None:
 
 
 def test_settings_include_and_exclude_venues(planner: Planner) -> None:
-    two = [ARENA.venue_id, DOME.venue_id]
+    two = [ARENA.id, DOME.id]
     assert planner.names(planner.plan(include_venues=two)) == ["Arena", "Dome"]
     assert planner.names(planner.plan(exclude_venues=two)) == ["Ballroom", "Cellar"]
-    both = planner.plan(include_venues=two, exclude_venues=[DOME.venue_id])
+    both = planner.plan(include_venues=two, exclude_venues=[DOME.id])
     assert planner.names(both) == ["Arena"]
 
 
-def test_a_request_goes_before_the_settings(planner: Planner) -> None:
-    request = {"venues": [str(DOME.venue_id)]}
-    run = planner.plan(request, exclude_venues=[DOME.venue_id])
+def test_a_request_overrides_the_settings(planner: Planner) -> None:
+    request = {"venues": [str(DOME.id)]}
+    run = planner.plan(request, exclude_venues=[DOME.id])
     assert planner.names(run) == ["Dome"]
 
 
-def test_a_request_for_a_venue_that_is_not_there_is_refused(planner: Planner) -> None:
+def test_a_request_for_an_unknown_venue_is_refused(planner: Planner) -> None:
     with pytest.raises(PermanentError, match=f"venues = {NOWHERE}: must be ids of open venues"):
         planner.plan({"venues": [str(NOWHERE)]})
 
@@ -137,21 +135,21 @@ def test_a_moment_in_the_future_is_refused(planner: Planner) -> None:
         planner.plan(as_of=datetime.now(UTC) + timedelta(hours=1))
 
 
-def test_a_moment_just_ahead_may_be_asked_for_again_when_the_clocks_have_met(
+def test_a_moment_just_ahead_of_the_databases_clock_is_refused_for_now(
     planner: Planner,
 ) -> None:
     with pytest.raises(TransientError, match="lies just ahead of the database's clock"):
         planner.plan(as_of=datetime.now(UTC) + timedelta(seconds=30))
 
 
-def test_a_venue_that_only_the_settings_know_is_told(planner: Planner) -> None:
+def test_a_venue_that_only_the_settings_know_is_reported(planner: Planner) -> None:
     run = planner.plan(exclude_venues=[NOWHERE])
     assert run.source_faults == [
         f"setting exclude_venues names venue {NOWHERE}, which source.venues does not list"
     ]
 
 
-def test_a_venue_without_a_tenant_is_left_out_and_told(
+def test_a_venue_without_a_tenant_is_left_out_and_reported(
     planner: Planner, superuser: psycopg.Connection
 ) -> None:
     superuser.execute("INSERT INTO venues VALUES (%s, NULL, 'Nomad')", [NOWHERE])
@@ -160,35 +158,35 @@ def test_a_venue_without_a_tenant_is_left_out_and_told(
     assert run.source_faults == [f"venue Nomad ({NOWHERE}) has no tenant: left out"]
 
 
-def test_a_venue_without_a_name_is_called_by_its_id(
+def test_a_venue_without_a_name_is_named_by_its_id(
     planner: Planner, superuser: psycopg.Connection
 ) -> None:
     superuser.execute("INSERT INTO venues VALUES (%s, %s, NULL)", [NOWHERE, SOUTH])
     assert str(NOWHERE) in planner.names(planner.plan())
 
 
-def test_a_venue_that_is_no_longer_listed_has_gone_once_it_had_scores(
+def test_a_venue_with_scores_that_is_no_longer_listed_is_gone(
     planner: Planner, superuser: psycopg.Connection
 ) -> None:
-    superuser.execute("DELETE FROM venues WHERE id = %s", [DOME.venue_id])
+    superuser.execute("DELETE FROM venues WHERE id = %s", [DOME.id])
     assert len(planner.venues(planner.plan())) == 3
-    superuser.execute("INSERT INTO venues VALUES (%s, %s, 'Dome')", [DOME.venue_id, DOME.tenant_id])
+    superuser.execute("INSERT INTO venues VALUES (%s, %s, 'Dome')", [DOME.id, DOME.tenant_id])
     planner.score()
-    superuser.execute("DELETE FROM venues WHERE id = %s", [DOME.venue_id])
+    superuser.execute("DELETE FROM venues WHERE id = %s", [DOME.id])
     gone = [
         replace(venue, expected_seconds=None)
         for venue in planner.venues(planner.plan())
         if venue.gone
     ]
-    assert gone == [Venue(DOME.venue_id, SOUTH, str(DOME.venue_id), gone=True)]
+    assert gone == [Unit(DOME.id, SOUTH, str(DOME.id), gone=True)]
 
 
-def test_a_venue_of_another_tenant_than_before_names_the_former_one(
+def test_a_venue_that_changed_hands_names_its_former_tenant(
     planner: Planner, superuser: psycopg.Connection
 ) -> None:
     planner.score()
-    superuser.execute("UPDATE venues SET tenant_id = %s WHERE id = %s", [NORTH, DOME.venue_id])
-    (dome,) = [v for v in planner.venues(planner.plan()) if v.venue_id == DOME.venue_id]
+    superuser.execute("UPDATE venues SET tenant_id = %s WHERE id = %s", [NORTH, DOME.id])
+    (dome,) = [v for v in planner.venues(planner.plan()) if v.id == DOME.id]
     assert (dome.tenant_id, dome.former_tenant_id) == (NORTH, SOUTH)
 
 
@@ -197,18 +195,18 @@ def test_a_source_that_lists_nothing_removes_nothing(
 ) -> None:
     planner.score()
     superuser.execute("DELETE FROM venues")
-    with pytest.raises(PermanentError, match="holds results of 4: nothing is removed"):
+    with pytest.raises(PermanentError, match="holds results of 4 venues: nothing is removed"):
         planner.plan()
 
 
-def test_a_venue_is_expected_to_take_what_it_took_last(planner: Planner) -> None:
+def test_a_venue_is_expected_to_take_as_long_as_last_time(planner: Planner) -> None:
     assert {venue.expected_seconds for venue in planner.venues(planner.plan())} == {None}
     planner.score()
     expected = [venue.expected_seconds for venue in planner.venues(planner.plan())]
     assert all(seconds is not None and seconds > 0 for seconds in expected)
 
 
-# what earlier runs left open ---------------------------------------------------------------
+# runs that were left open ----------------------------------------------------------------
 
 
 def outcomes(planner: Planner) -> dict[str, str]:
@@ -216,7 +214,7 @@ def outcomes(planner: Planner) -> dict[str, str]:
     return dict(rows)
 
 
-def test_a_run_that_ended_without_its_finish_is_ended_and_told(planner: Planner) -> None:
+def test_a_run_that_ended_without_its_finish_is_ended_and_reported(planner: Planner) -> None:
     asked: list[str] = []
 
     def is_over(run_id: str) -> bool:
@@ -233,17 +231,17 @@ def test_a_run_that_ended_without_its_finish_is_ended_and_told(planner: Planner)
     )
     assert outcomes(planner) == {"last night": "failed", "tonight": "planned"}
     letters = dead_letters.find(planner.connection)
-    assert {letter.venue_name for letter in letters} == {"Arena", "Ballroom", "Cellar", "Dome"}
-    assert {letter.error for letter in letters} == {"its run ended before it began"}
+    assert {letter.unit_name for letter in letters} == {"Arena", "Ballroom", "Cellar", "Dome"}
+    assert {letter.error for letter in letters} == {"it was never begun"}
 
 
-def test_a_run_that_is_at_work_is_left_alone(planner: Planner) -> None:
+def test_a_run_that_is_still_running_is_left_alone(planner: Planner) -> None:
     planner.plan(key=LAST_NIGHT)
     assert planner.plan(is_over=lambda _: False).left_behind == []
     assert outcomes(planner) == {"last night": "planned", "tonight": "planned"}
 
 
-def test_a_run_of_another_deployment_is_left_to_that(planner: Planner) -> None:
+def test_a_run_of_another_deployment_is_left_alone(planner: Planner) -> None:
     planner.plan(key=replace(LAST_NIGHT, deployment=UUID(int=2)))
     assert planner.plan(is_over=lambda _: True).left_behind == []
     assert outcomes(planner) == {"last night": "planned", "tonight": "planned"}
@@ -262,7 +260,7 @@ def test_a_run_of_the_command_line_is_over_when_its_own_lease_is_gone(planner: P
     assert outcomes(planner) == {"cli__2": "failed", "cli__3": "planned", "tonight": "planned"}
 
 
-def test_a_plan_that_is_refused_ends_nobody_elses_run(planner: Planner) -> None:
+def test_a_plan_that_is_refused_ends_no_other_run(planner: Planner) -> None:
     planner.plan(key=LAST_NIGHT)
     with pytest.raises(PermanentError):
         planner.plan({"venues": [str(NOWHERE)]}, is_over=lambda _: True)
@@ -270,7 +268,7 @@ def test_a_plan_that_is_refused_ends_nobody_elses_run(planner: Planner) -> None:
     assert dead_letters.find(planner.connection) == []
 
 
-def test_what_a_failed_try_of_plan_has_found_is_told_by_the_next(planner: Planner) -> None:
+def test_the_next_try_of_plan_reports_what_a_failed_one_found(planner: Planner) -> None:
     planner.plan(key=LAST_NIGHT)
     (line,) = planner.plan(is_over=lambda _: True).left_behind
     assert planner.plan(is_over=lambda _: True).left_behind == [line]

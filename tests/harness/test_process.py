@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, LiteralString
 from uuid import UUID, uuid4
 
@@ -15,69 +15,79 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from tests.databases import Database
+from tests.harness.nights import AS_OF, store_run
 from tests.harness.simple_venues import ARENA, BALLROOM, NORTH, SOUTH
 
 from venue_analytics.database.statements import statement
 from venue_analytics.harness import (
-    Again,
+    Continue,
     Job,
-    JobSettings,
     PermanentError,
     TransientError,
-    Venue,
-    VenueResult,
-    VenueRun,
+    Unit,
+    UnitResult,
+    UnitRun,
+    VenueSettings,
     history,
 )
+from venue_analytics.harness.attempts import BatchTry
 from venue_analytics.harness.batches import pack
-from venue_analytics.harness.failures import VenueFailure
+from venue_analytics.harness.failures import UnitFailure
 from venue_analytics.harness.finish import finish_run
 from venue_analytics.harness.history import PlannedRun, RunKey
 from venue_analytics.harness.leases import Holder, Leases
-from venue_analytics.harness.process import process_batch
-from venue_analytics.harness.request import RunRequest
+from venue_analytics.harness.process import Listener, process_batch
 
-AS_OF = datetime(2026, 3, 1, 2, tzinfo=UTC)
 TENANT = "SELECT current_setting('app.current_tenant_id')"
 Fault = Callable[[psycopg.Connection], object]
 
 
 @dataclass
 class Diary:
-    """A job that notes what it is asked, does nothing else, and fails where it is told to."""
+    """A job that records its calls, does nothing else, and fails on demand."""
 
     database: Database
     leases: Leases
     run: PlannedRun
-    venues: tuple[Venue, ...]
+    venues: tuple[Unit, ...]
     faults: dict[UUID, Fault] = field(default_factory=dict)
     entries: list[tuple[str, str]] = field(default_factory=list)
 
     @property
-    def job(self) -> Job[JobSettings]:
-        """Itself, as the harness takes it."""
-        return Job("diary", JobSettings, (self._process,), self._remove, lambda *_: [])
+    def job(self) -> Job[VenueSettings]:
+        """Return the job that the harness runs."""
+        steps = {"process": self._process}
+        return Job("diary", VenueSettings, steps, self._remove, lambda *_: [])
 
-    def batch(self, **options: Any) -> list[VenueFailure]:
-        """Do the one batch."""
+    def batch(
+        self,
+        job: Job[VenueSettings] | None = None,
+        *,
+        try_number: int = 1,
+        clear_number: int = 0,
+        **options: Any,
+    ) -> list[UnitFailure]:
+        """Process the only batch, with this job or another of the same name."""
+        job = job or self.job
         (batch,) = pack(self.venues, max_tasks=1)
-        return process_batch(
-            self.database.jobs, self.leases, self.job, self.run, batch, JobSettings(), **options
+        batch_try = BatchTry.of(
+            job, self.run, batch, try_number=try_number, clear_number=clear_number
         )
+        return process_batch(self.database.jobs, self.leases, job, batch_try, **options)
 
     def outcomes(self) -> dict[str, str]:
-        """How the last attempt at each venue ended."""
+        """Return how the last attempt at each venue ended."""
         with self.database.jobs() as connection:
             attempts = history.last_attempts(connection, self.run)
-        return {attempt.venue_name: attempt.outcome for attempt in attempts.values()}
+        return {attempt.unit_name: attempt.outcome for attempt in attempts.values()}
 
-    def _process(self, run: VenueRun[JobSettings]) -> VenueResult:
+    def _process(self, run: UnitRun[VenueSettings]) -> UnitResult:
         (tenant,) = run.connection.execute(TENANT).fetchone() or (None,)
-        assert tenant == str(run.venue.tenant_id)
-        self.entries.append(("process", run.venue.name))
-        if fault := self.faults.get(run.venue.venue_id):
+        assert tenant == str(run.unit.tenant_id)
+        self.entries.append(("process", run.unit.name))
+        if fault := self.faults.get(run.unit.id):
             fault(run.connection)
-        return VenueResult(rows_written=1)
+        return UnitResult(rows_written=1)
 
     def _remove(self, connection: psycopg.Connection, tenant_id: UUID, venue_id: UUID) -> int:
         assert connection.execute(TENANT).fetchone() == (str(tenant_id),)
@@ -87,22 +97,10 @@ class Diary:
 
 @pytest.fixture
 def new_diary(simple: Database, redis_client: redis.Redis) -> Callable[..., Diary]:
-    def make(*venues: Venue) -> Diary:
+    def make(*venues: Unit) -> Diary:
         key = RunKey(UUID(int=1), "diary", "a night")
         with simple.jobs() as connection:
-            history.store_plan(
-                connection,
-                key,
-                plan_try=1,
-                as_of=AS_OF,
-                request=RunRequest(),
-                settings={},
-                source_faults=[],
-                left_behind=[],
-                batches=pack(venues, max_tasks=1),
-            )
-            run = history.load_run(connection, key)
-        assert run is not None
+            run = store_run(connection, key, pack(venues, max_tasks=1))
         return Diary(simple, Leases(redis_client, "diary"), run, venues)
 
     return make
@@ -126,15 +124,15 @@ def test_every_venue_of_a_batch_is_done_under_its_tenant(diary: Diary) -> None:
     assert diary.outcomes() == {"Arena": "succeeded", "Ballroom": "succeeded"}
 
 
-def test_one_venues_failure_does_not_stop_another(diary: Diary) -> None:
-    diary.faults[ARENA.venue_id] = fail(ValueError("no such seat"))
+def test_a_failed_venue_does_not_stop_the_others(diary: Diary) -> None:
+    diary.faults[ARENA.id] = fail(ValueError("no such seat"))
     (failure,) = diary.batch()
     assert str(failure) == "Arena: ValueError: no such seat"
     assert diary.outcomes() == {"Arena": "failed", "Ballroom": "succeeded"}
 
 
 def test_a_retry_does_only_the_venues_that_failed(diary: Diary) -> None:
-    diary.faults[ARENA.venue_id] = fail(ValueError("no such seat"))
+    diary.faults[ARENA.id] = fail(ValueError("no such seat"))
     diary.batch()
     diary.faults.clear()
     diary.entries.clear()
@@ -143,20 +141,20 @@ def test_a_retry_does_only_the_venues_that_failed(diary: Diary) -> None:
     assert diary.outcomes() == {"Arena": "succeeded", "Ballroom": "succeeded"}
 
 
-def test_a_batch_that_ended_well_is_done_again_only_once_somebody_has_cleared_it(
+def test_a_batch_that_ended_well_is_done_again_only_after_a_clear(
     diary: Diary,
 ) -> None:
     diary.batch()
     diary.entries.clear()
-    # a worker killed after noting the good end, before Airflow knew of it
+    # the worker was killed after it noted the good end, before Airflow knew
     assert diary.batch(try_number=2) == []
     assert diary.entries == []
     assert diary.batch(try_number=3, clear_number=1) == []
     assert diary.entries == [("process", "Arena"), ("process", "Ballroom")]
 
 
-def test_a_clear_of_a_batch_that_failed_does_only_what_it_lacks(diary: Diary) -> None:
-    diary.faults[ARENA.venue_id] = fail(TransientError("not yet"))
+def test_a_clear_of_a_batch_that_failed_does_only_the_venues_that_failed(diary: Diary) -> None:
+    diary.faults[ARENA.id] = fail(TransientError("not yet"))
     diary.batch()
     diary.faults.clear()
     diary.entries.clear()
@@ -164,11 +162,11 @@ def test_a_clear_of_a_batch_that_failed_does_only_what_it_lacks(diary: Diary) ->
     assert diary.entries == [("process", "Arena")]
 
 
-def test_what_failed_for_good_is_tried_again_only_once_somebody_has_cleared_it(
+def test_a_venue_that_failed_for_good_is_tried_again_only_after_a_clear(
     diary: Diary,
 ) -> None:
-    diary.faults[ARENA.venue_id] = fail(PermanentError("no such seat"))
-    diary.faults[BALLROOM.venue_id] = fail(TransientError("not yet"))
+    diary.faults[ARENA.id] = fail(PermanentError("no such seat"))
+    diary.faults[BALLROOM.id] = fail(TransientError("not yet"))
     diary.batch()
     diary.faults.clear()
     diary.entries.clear()
@@ -179,16 +177,16 @@ def test_what_failed_for_good_is_tried_again_only_once_somebody_has_cleared_it(
     assert diary.entries == [("process", "Ballroom"), ("process", "Arena")]
 
 
-def test_leases_are_given_back_whatever_happens(diary: Diary) -> None:
-    diary.faults[ARENA.venue_id] = fail(ValueError("no such seat"))
+def test_leases_are_released_whatever_happens(diary: Diary) -> None:
+    diary.faults[ARENA.id] = fail(ValueError("no such seat"))
     diary.batch()
-    assert [diary.leases.holder(venue.venue_id) for venue in diary.venues] == [None, None]
+    assert [diary.leases.holder(venue.id) for venue in diary.venues] == [None, None]
 
 
-def test_each_venue_is_worked_on_in_a_context_of_its_own_and_told_when_it_ends(
+def test_the_listener_wraps_each_venue_in_a_context_and_gets_its_outcome(
     diary: Diary,
 ) -> None:
-    diary.faults[BALLROOM.venue_id] = fail(TransientError("not yet"))
+    diary.faults[BALLROOM.id] = fail(TransientError("not yet"))
 
     @contextmanager
     def around(label: str) -> Iterator[None]:
@@ -196,7 +194,10 @@ def test_each_venue_is_worked_on_in_a_context_of_its_own_and_told_when_it_ends(
         yield
         diary.entries.append(("close", label))
 
-    diary.batch(around=around, on_venue=lambda v, told: diary.entries.append((told, v.name)))
+    def on_unit(unit: Unit, report: str) -> None:
+        diary.entries.append((report, unit.name))
+
+    diary.batch(listener=Listener(around, on_unit))
     assert diary.entries == [
         ("open", "Arena"),
         ("process", "Arena"),
@@ -209,32 +210,32 @@ def test_each_venue_is_worked_on_in_a_context_of_its_own_and_told_when_it_ends(
     ]
 
 
-def test_a_venue_that_somebody_else_is_at_is_waited_for_after_the_others(diary: Diary) -> None:
-    other = Holder(UUID(int=2), "their night", 0, 1, AS_OF, JobSettings().rules_hash(), uuid4())
-    diary.leases.take({ARENA.venue_id: other})
-    # it ends while Ballroom is done
-    diary.faults[BALLROOM.venue_id] = lambda _: diary.leases.release({ARENA.venue_id: other})
+def test_a_venue_held_by_another_run_is_waited_for_after_the_others(diary: Diary) -> None:
+    other = Holder(UUID(int=2), "their night", 0, 1, AS_OF, VenueSettings().rules_hash(), uuid4())
+    diary.leases.take({ARENA.id: other})
+    # the other run ends while Ballroom is processed
+    diary.faults[BALLROOM.id] = lambda _: diary.leases.release({ARENA.id: other})
     assert diary.batch() == []
     assert diary.entries == [("process", "Ballroom"), ("process", "Arena")]
 
 
-def test_a_venue_whose_holder_never_ends_fails_and_may_be_tried_again(diary: Diary) -> None:
-    other = Holder(UUID(int=2), "their night", 0, 1, AS_OF, JobSettings().rules_hash(), uuid4())
-    diary.leases.take({ARENA.venue_id: other})
+def test_a_venue_whose_holder_never_ends_fails_and_may_be_retried(diary: Diary) -> None:
+    other = Holder(UUID(int=2), "their night", 0, 1, AS_OF, VenueSettings().rules_hash(), uuid4())
+    diary.leases.take({ARENA.id: other})
     (failure,) = diary.batch(wait_at_most=timedelta(milliseconds=1))
     assert "its lease is held by run their night, try 1 of batch 0: waited" in str(failure)
     assert not failure.permanent
     assert diary.outcomes() == {"Arena": "failed", "Ballroom": "succeeded"}
-    assert diary.leases.holder(ARENA.venue_id) == other
+    assert diary.leases.holder(ARENA.id) == other
 
 
-def test_nothing_is_processed_while_redis_cannot_be_asked(new_diary: Callable[..., Diary]) -> None:
+def test_nothing_is_processed_while_redis_does_not_answer(new_diary: Callable[..., Diary]) -> None:
     diary = new_diary(ARENA, BALLROOM)
     nobody = redis.Redis(unix_socket_path="/nowhere", retry=Retry(NoBackoff(), 0))
     diary.leases = Leases(nobody, "diary")
     failures = diary.batch()
     assert diary.entries == []
-    assert ["Redis cannot be asked" in str(failure) for failure in failures] == [True, True]
+    assert ["Redis does not answer" in str(failure) for failure in failures] == [True, True]
     assert not any(failure.permanent for failure in failures)
     assert diary.outcomes() == {"Arena": "failed", "Ballroom": "failed"}
 
@@ -242,45 +243,39 @@ def test_nothing_is_processed_while_redis_cannot_be_asked(new_diary: Callable[..
 @pytest.mark.parametrize(
     ("first", "last", "words"),
     [
-        (VenueResult(), VenueResult(), "step 1 of 2 of diary gave VenueResult"),
-        (None, None, "step 2 of 2 of diary gave NoneType"),
+        (UnitResult(), UnitResult(), "step 'first' of diary returned UnitResult"),
+        (None, None, "step 'last' of diary returned NoneType"),
     ],
 )
-def test_only_the_last_step_gives_the_result(
-    new_diary: Callable[..., Diary], first: VenueResult | None, last: VenueResult | None, words: str
+def test_only_the_last_step_returns_the_result(
+    new_diary: Callable[..., Diary], first: UnitResult | None, last: UnitResult | None, words: str
 ) -> None:
     diary = new_diary(ARENA)
-    steps = (lambda _: first, lambda _: last)
-    job = replace(diary.job, steps=steps)
-    (batch,) = pack(diary.venues, max_tasks=1)
-    (failure,) = process_batch(
-        diary.database.jobs, diary.leases, job, diary.run, batch, JobSettings()
-    )
+    steps = {"first": lambda _: first, "last": lambda _: last}
+    (failure,) = diary.batch(replace(diary.job, steps=steps))
     assert words in str(failure)
 
 
-def test_a_step_in_pieces_goes_on_from_its_cursor(new_diary: Callable[..., Diary]) -> None:
+def test_a_step_in_pieces_continues_from_its_cursor(new_diary: Callable[..., Diary]) -> None:
     diary = new_diary(ARENA)
     cursors = []
 
-    def step(run: VenueRun[JobSettings]) -> VenueResult | Again:
+    def step(run: UnitRun[VenueSettings]) -> UnitResult | Continue:
         cursors.append(run.cursor)
-        return Again({"page": len(cursors)}) if len(cursors) < 3 else VenueResult()
+        return Continue({"page": len(cursors)}) if len(cursors) < 3 else UnitResult()
 
-    (batch,) = pack(diary.venues, max_tasks=1)
-    job = replace(diary.job, steps=(step,))
-    process_batch(diary.database.jobs, diary.leases, job, diary.run, batch, JobSettings())
+    assert diary.batch(replace(diary.job, steps={"page": step})) == []
     assert cursors == [None, {"page": 1}, {"page": 2}]
     with diary.database.jobs() as connection:
         assert connection.execute("SELECT count(*) FROM jobs.checkpoint").fetchone() == (0,)
 
 
-def test_a_connection_that_breaks_costs_one_venue(diary: Diary) -> None:
-    diary.faults[ARENA.venue_id] = lambda connection: connection.execute(
+def test_a_connection_that_breaks_fails_one_venue(diary: Diary) -> None:
+    diary.faults[ARENA.id] = lambda connection: connection.execute(
         "SELECT pg_terminate_backend(pg_backend_pid())"
     )
     (failure,) = diary.batch()
-    assert failure.venue == ARENA
+    assert failure.unit == ARENA
     assert "AdminShutdown" in str(failure)
     assert diary.outcomes() == {"Arena": "failed", "Ballroom": "succeeded"}
 
@@ -293,16 +288,16 @@ def test_a_connection_that_breaks_costs_one_venue(diary: Diary) -> None:
         (ValueError("perhaps"), False),
     ],
 )
-def test_a_failure_says_whether_trying_again_can_help(
+def test_a_failure_records_whether_a_retry_can_help(
     diary: Diary, error: Exception, permanent: bool
 ) -> None:
-    diary.faults[ARENA.venue_id] = fail(error)
+    diary.faults[ARENA.id] = fail(error)
     (failure,) = diary.batch()
     assert failure.permanent is permanent
 
 
-def test_a_database_error_is_told_without_the_rows_values(diary: Diary) -> None:
-    diary.faults[ARENA.venue_id] = lambda connection: connection.execute(
+def test_a_database_error_is_reported_without_the_rows_values(diary: Diary) -> None:
+    diary.faults[ARENA.id] = lambda connection: connection.execute(
         "INSERT INTO customer_segments VALUES (gen_random_uuid(), %s, 'ada@example.org')", [NORTH]
     )
     (failure,) = diary.batch()
@@ -310,12 +305,12 @@ def test_a_database_error_is_told_without_the_rows_values(diary: Diary) -> None:
     assert "ada@example.org" not in str(failure)
 
 
-def test_a_venue_that_has_gone_loses_its_rows(new_diary: Callable[..., Diary]) -> None:
+def test_a_venue_that_is_gone_loses_its_rows(new_diary: Callable[..., Diary]) -> None:
     diary = new_diary(replace(ARENA, gone=True))
     assert diary.batch() == []
-    assert diary.entries == [("remove", f"{ARENA.venue_id} of {NORTH}")]
+    assert diary.entries == [("remove", f"{ARENA.id} of {NORTH}")]
     with diary.database.jobs() as connection:
-        attempt = history.last_attempts(connection, diary.run)[ARENA.venue_id]
+        attempt = history.last_attempts(connection, diary.run)[ARENA.id]
     assert (attempt.reason, attempt.rows_removed) == ("venue gone: its rows removed", 5)
 
 
@@ -324,21 +319,21 @@ def test_a_venue_that_changed_hands_leaves_nothing_under_its_former_tenant(
 ) -> None:
     diary = new_diary(replace(ARENA, former_tenant_id=SOUTH))
     assert diary.batch() == []
-    assert diary.entries == [("remove", f"{ARENA.venue_id} of {SOUTH}"), ("process", "Arena")]
+    assert diary.entries == [("remove", f"{ARENA.id} of {SOUTH}"), ("process", "Arena")]
 
 
-def test_nothing_is_kept_of_a_venue_whose_row_was_closed_meanwhile(
+def test_the_writes_of_a_venue_whose_row_was_closed_meanwhile_are_rolled_back(
     diary: Diary, simple: Database
 ) -> None:
     def write_and_be_taken_for_dead(connection: psycopg.Connection) -> None:
         connection.execute(
             "INSERT INTO venue_rfm_state (venue_id, tenant_id) VALUES (%s, %s)",
-            [ARENA.venue_id, ARENA.tenant_id],
+            [ARENA.id, ARENA.tenant_id],
         )
         with simple.superuser() as other:
             other.execute(statement("venue_analytics.harness", "close_left_running"), {"id": 1})
 
-    diary.faults[ARENA.venue_id] = write_and_be_taken_for_dead
+    diary.faults[ARENA.id] = write_and_be_taken_for_dead
     (failure,) = diary.batch()
     assert "its row in history was closed by another process" in str(failure)
     assert not failure.permanent
@@ -347,7 +342,7 @@ def test_nothing_is_kept_of_a_venue_whose_row_was_closed_meanwhile(
         assert connection.execute("SELECT count(*) FROM venue_rfm_state").fetchone() == (0,)
 
 
-def test_finish_leaves_a_venue_alone_that_is_at_work(diary: Diary, simple: Database) -> None:
+def test_finish_leaves_a_running_venue_alone(diary: Diary, simple: Database) -> None:
     lines: list[str] = []
 
     def be_finished(_: psycopg.Connection) -> None:
@@ -355,7 +350,7 @@ def test_finish_leaves_a_venue_alone_that_is_at_work(diary: Diary, simple: Datab
             at_once = timedelta(0)
             lines.extend(finish_run(other, diary.leases, diary.job, diary.run, stopping=at_once))
 
-    diary.faults[ARENA.venue_id] = be_finished
+    diary.faults[ARENA.id] = be_finished
     assert diary.batch() == []
     assert lines == [
         "Arena: still at work, or its process was killed",
@@ -373,10 +368,10 @@ def test_finish_leaves_a_venue_alone_that_is_at_work(diary: Diary, simple: Datab
         ("SET LOCAL statement_timeout = 10; SELECT pg_sleep(9)", False, "statement timeout"),
     ],
 )
-def test_the_databases_errors_are_told_in_words_and_without_values(
+def test_the_databases_errors_are_reported_without_values(
     diary: Diary, query: LiteralString, permanent: bool, words: str
 ) -> None:
-    diary.faults[ARENA.venue_id] = lambda connection: connection.execute(query)
+    diary.faults[ARENA.id] = lambda connection: connection.execute(query)
     (failure,) = diary.batch()
     assert words in str(failure)
     assert "ada@example.org" not in str(failure)
@@ -384,27 +379,27 @@ def test_the_databases_errors_are_told_in_words_and_without_values(
 
 
 class MuteError(Exception):
-    """An error that fails at saying what it is."""
+    """An error whose text cannot be read."""
 
     def __str__(self) -> str:
         raise RuntimeError("no words")
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (
             ValueError("half a pair: \ud800, a NUL: \0"),
-            "ValueError: half a pair: \ufffd, a NUL: \ufffd",
+            r"ValueError: half a pair: \ud800, a NUL: \x00",
         ),
         (MuteError(), "MuteError"),
     ],
     ids=["unprintable", "mute"],
 )
-def test_an_error_that_cannot_be_told_stops_no_other_venue(
-    diary: Diary, error: Exception, told: str
+def test_an_error_without_a_printable_text_stops_no_other_venue(
+    diary: Diary, error: Exception, message: str
 ) -> None:
-    diary.faults[ARENA.venue_id] = fail(error)
+    diary.faults[ARENA.id] = fail(error)
     (failure,) = diary.batch()
-    assert str(failure) == f"Arena: {told}"
+    assert str(failure) == f"Arena: {message}"
     assert diary.outcomes() == {"Arena": "failed", "Ballroom": "succeeded"}

@@ -1,4 +1,4 @@
-"""Rounds: what a try of a batch has to do again, and what it finds done."""
+"""Rounds: which venues a try of a batch does again, and which it finds done."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from tests.harness.nights import OURS, THEIRS, TONIGHT, Night
 from tests.harness.simple_venues import ARENA, BALLROOM, CELLAR, SOUTH
 
-from venue_analytics.harness import TransientError, Venue, VenueResult, attempts, history
+from venue_analytics.harness import TransientError, Unit, UnitResult, attempts, history
 from venue_analytics.harness.finish import finish_run
 from venue_analytics.harness.history import PlannedRun, RunKey
 
@@ -40,11 +40,11 @@ def test_a_clear_of_a_batch_that_did_not_end_well_joins_its_round(night: Night) 
     assert begin(night, run, clear_number=1) == 1
 
 
-def test_a_clear_of_a_batch_that_ended_well_opens_the_next_round_once(night: Night) -> None:
+def test_a_clear_of_a_batch_that_ended_well_opens_one_more_round(night: Night) -> None:
     run = night.plan(ARENA)
     end_well(night, run, begin(night, run))
     assert begin(night, run, clear_number=1) == 2
-    # its retries, and a clear while it has not ended well
+    # its retries join it, and so does a clear while it has not ended well
     assert begin(night, run, clear_number=1) == 2
     assert begin(night, run, clear_number=2) == 2
     end_well(night, run, 2, clear_number=2)
@@ -52,11 +52,11 @@ def test_a_clear_of_a_batch_that_ended_well_opens_the_next_round_once(night: Nig
     assert begin(night, run, clear_number=3) == 3
 
 
-def test_a_worker_killed_after_noting_the_good_end_has_nothing_done_again(night: Night) -> None:
+def test_a_retry_after_the_good_end_was_noted_opens_no_round(night: Night) -> None:
     run = night.plan(ARENA)
     end_well(night, run, begin(night, run))
     assert begin(night, run) == 1
-    # and what it noted still stands for the next clear
+    # the noted end still counts for the next clear
     assert begin(night, run, clear_number=1) == 2
 
 
@@ -68,7 +68,7 @@ def test_a_try_from_before_the_clear_that_counted_opens_no_round(night: Night) -
     assert begin(night, run, clear_number=5) == 2
 
 
-def test_a_try_of_an_earlier_round_cannot_end_the_present_one(night: Night) -> None:
+def test_a_try_of_an_earlier_round_cannot_end_the_current_one(night: Night) -> None:
     run = night.plan(ARENA)
     end_well(night, run, begin(night, run))
     assert begin(night, run, clear_number=1) == 2
@@ -77,18 +77,18 @@ def test_a_try_of_an_earlier_round_cannot_end_the_present_one(night: Night) -> N
     assert begin(night, run, clear_number=2) == 2
 
 
-def test_each_batch_has_rounds_of_its_own(night: Night) -> None:
+def test_each_batch_has_its_own_rounds(night: Night) -> None:
     run = night.plan(ARENA, BALLROOM)
     end_well(night, run, begin(night, run))
     assert begin(night, run, clear_number=1, batch=0) == 2
     assert begin(night, run, clear_number=1, batch=1) == 1
 
 
-def test_what_a_round_has_done_counts_until_the_next_is_opened(night: Night) -> None:
+def test_the_results_of_a_round_count_until_the_next_is_opened(night: Night) -> None:
     run = night.plan(ARENA, BALLROOM, max_tasks=1)
     night.succeed(run, ARENA)
     night.fail(run, BALLROOM, TransientError("not yet"))
-    assert {a.venue_name: a.ended_well for a in night.attempts(run).values()} == {
+    assert {a.unit_name: a.ended_well for a in night.attempts(run).values()} == {
         "Arena": True,
         "Ballroom": False,
     }
@@ -104,28 +104,28 @@ def test_what_a_round_has_done_counts_until_the_next_is_opened(night: Night) -> 
 def test_a_plan_opens_no_round_and_the_first_try_after_it_does(night: Night) -> None:
     run = night.plan(ARENA)
     end_well(night, run, begin(night, run))
-    # plan may die and be retried as often as it likes
+    # plan may die and be retried any number of times
     night.plan(ARENA, plan_try=2)
     again = night.plan(ARENA, plan_try=3)
     assert [begin(night, again) for _ in range(2)] == [2, 2]
 
 
-def test_a_later_plan_follows_on_the_highest_round_of_the_earlier_ones(night: Night) -> None:
+def test_a_later_plan_continues_from_the_highest_round_of_the_earlier_ones(night: Night) -> None:
     run = night.plan(ARENA, BALLROOM)
     for clear_number in range(3):
         end_well(night, run, begin(night, run, clear_number), clear_number)
     begin(night, run, batch=1)
     second = night.plan(BALLROOM, CELLAR, ARENA, plan_try=2)
-    # batch numbers are dealt anew: none of them may meet a round that was had before
+    # batches are numbered anew: none of them may reuse an earlier round
     assert [begin(night, second, clear_number=3, batch=batch) for batch in range(3)] == [4, 4, 4]
 
 
-def test_what_ended_well_under_an_earlier_plan_is_no_proof_for_a_later_one(night: Night) -> None:
+def test_a_success_under_an_earlier_plan_does_not_count_for_a_later_one(night: Night) -> None:
     first = night.plan(ARENA)
     night.succeed(first, ARENA)
     second = night.plan(ARENA, plan_try=2)
     assert night.attempts(second) == {}
-    assert night.begin(second, ARENA).work.round == 2
+    assert night.begin(second, ARENA).batch_try.round == 2
 
 
 def test_a_good_end_under_an_earlier_plan_does_not_end_the_later_ones_batch(night: Night) -> None:
@@ -137,7 +137,7 @@ def test_a_good_end_under_an_earlier_plan_does_not_end_the_later_ones_batch(nigh
     assert begin(night, second, clear_number=1) == 2
 
 
-def test_an_earlier_try_of_plan_that_is_stored_late_opens_nothing(night: Night) -> None:
+def test_an_earlier_try_of_plan_that_is_stored_late_opens_no_round(night: Night) -> None:
     second = night.plan(ARENA, plan_try=2)
     end_well(night, second, begin(night, second))
     late = night.plan(ARENA, plan_try=1)
@@ -145,7 +145,7 @@ def test_an_earlier_try_of_plan_that_is_stored_late_opens_nothing(night: Night) 
     assert begin(night, late) == 1
 
 
-def test_two_deployments_and_two_runs_have_rounds_of_their_own(night: Night) -> None:
+def test_two_deployments_and_two_runs_have_separate_rounds(night: Night) -> None:
     run = night.plan(ARENA)
     end_well(night, run, begin(night, run))
     assert begin(night, run, clear_number=1) == 2
@@ -161,7 +161,7 @@ def test_a_batch_that_was_not_planned_is_named(night: Night) -> None:
         begin(night, night.plan(ARENA), batch=5)
 
 
-def test_a_run_that_ended_is_under_way_again_when_a_try_of_it_begins(night: Night) -> None:
+def test_a_run_that_ended_is_unfinished_again_when_a_try_of_it_begins(night: Night) -> None:
     run = night.plan(ARENA)
     night.succeed(run, ARENA)
     end_well(night, run, 1)
@@ -172,20 +172,20 @@ def test_a_run_that_ended_is_under_way_again_when_a_try_of_it_begins(night: Nigh
     assert left.run_id == run.run_id
 
 
-def test_a_venue_that_has_come_back_or_changed_hands_is_not_done_already(night: Night) -> None:
-    def to_do(venue: Venue, number: int) -> object:
+def test_a_venue_that_came_back_or_changed_hands_is_not_already_done(night: Night) -> None:
+    def reason_to_skip(venue: Unit, number: int) -> str | None:
         run = night.plan(venue, key=replace(TONIGHT, run_id=f"run {number}"))
         attempt = night.begin(run, venue)
         with night.connection.transaction():
             night.enter(attempt)
-            (found,) = attempts.begin(night.connection, night.job, [attempt])
-            if not isinstance(found, str):
-                attempts.close(night.connection, night.job, [attempt], [VenueResult()])
-        return found
+            (decision,) = attempts.begin(night.connection, night.job, [attempt])
+            if decision.reason_to_skip is None:
+                attempts.close(night.connection, night.job, [attempt], [UnitResult()])
+        return decision.reason_to_skip
 
     gone, sold = replace(ARENA, gone=True), replace(ARENA, tenant_id=SOUTH)
-    assert not isinstance(to_do(gone, 1), str)
-    assert to_do(gone, 2) == "already done"
-    assert not isinstance(to_do(ARENA, 3), str)
-    assert to_do(ARENA, 4) == "already done"
-    assert not isinstance(to_do(sold, 5), str)
+    assert reason_to_skip(gone, 1) is None
+    assert reason_to_skip(gone, 2) == "already done"
+    assert reason_to_skip(ARENA, 3) is None
+    assert reason_to_skip(ARENA, 4) == "already done"
+    assert reason_to_skip(sold, 5) is None

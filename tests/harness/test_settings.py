@@ -1,4 +1,4 @@
-"""Settings: each fault in one line: the Variable, the field, its value and what is allowed."""
+"""Settings: each fault is one line with the Variable, the field, its value and what is allowed."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from pydantic import Field, ValidationError
 from tests.harness.settings_texts import VENUE, texts
 
-from venue_analytics.harness import JobSettings, SettingsError
+from venue_analytics.harness import SettingsError, TenantSettings, VenueSettings
 from venue_analytics.harness.settings import MOST_FAULTS, read_settings
 from venue_analytics.jobs import JOBS
 from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
@@ -27,11 +28,11 @@ def fault(values: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("text", [None, "", "  \n", "{}"])
-def test_nothing_said_means_all_defaults(text: str | None) -> None:
+def test_an_empty_variable_means_all_defaults(text: str | None) -> None:
     assert read(text) == RfmScoringSettings()
 
 
-def test_what_is_said_holds_and_the_rest_is_default() -> None:
+def test_given_values_apply_and_the_rest_are_defaults() -> None:
     settings = read('{"cron": "30 4 * * 1", "recency_days": [7, 14, 30, 60]}')
     assert settings.cron == "30 4 * * 1"
     assert settings.recency_days == [7, 14, 30, 60]
@@ -91,7 +92,7 @@ def test_a_fault_is_one_line_with_variable_field_value_and_what_is_allowed(
     assert allowed in message
 
 
-def test_an_item_of_a_list_is_named_by_its_place() -> None:
+def test_an_item_of_a_list_is_named_by_its_index() -> None:
     assert "exclude_venues.1 = 'nowhere': " in fault({"exclude_venues": [str(VENUE), "nowhere"]})
 
 
@@ -121,7 +122,7 @@ def test_a_long_value_is_cut() -> None:
         ),
     ],
 )
-def test_thresholds_out_of_order_are_told_with_their_values(
+def test_thresholds_out_of_order_are_reported_with_their_values(
     values: dict[str, Any], words: str
 ) -> None:
     assert fault(values) == f"Variable rfm_scoring: {words}"
@@ -136,7 +137,7 @@ def test_thresholds_out_of_order_are_told_with_their_values(
         ("null", "and is null"),
     ],
 )
-def test_what_is_no_json_object_is_refused_in_words(text: str, words: str) -> None:
+def test_a_text_that_is_not_a_json_object_is_refused_in_one_line(text: str, words: str) -> None:
     with pytest.raises(SettingsError) as raised:
         read(text)
     assert words in str(raised.value)
@@ -145,13 +146,13 @@ def test_what_is_no_json_object_is_refused_in_words(text: str, words: str) -> No
 
 def test_a_venue_may_differ_in_its_rules() -> None:
     settings = read(json.dumps({"venues": {str(VENUE): {"recency_days": [7, 14, 21, 28]}}}))
-    assert settings.for_venue(VENUE).recency_days == [7, 14, 21, 28]
-    assert settings.for_venue(UUID(int=1)).recency_days == [30, 60, 90, 180]
-    assert settings.for_venue(VENUE).frequency_purchases == [10, 7, 4, 2]
+    assert settings.for_unit(VENUE).recency_days == [7, 14, 21, 28]
+    assert settings.for_unit(UUID(int=1)).recency_days == [30, 60, 90, 180]
+    assert settings.for_unit(VENUE).frequency_purchases == [10, 7, 4, 2]
 
 
 @pytest.mark.parametrize("field", ["cron", "retries", "max_tasks", "venues", "colour"])
-def test_a_venue_may_not_differ_in_what_belongs_to_the_run(field: str) -> None:
+def test_a_venue_may_not_differ_in_settings_of_the_run(field: str) -> None:
     message = fault({"venues": {str(VENUE): {field: 1}}})
     assert message.startswith(f"Variable rfm_scoring: venues.{VENUE}.{field} = 1: may not differ")
     assert "recency_days" in message
@@ -205,8 +206,8 @@ def test_the_rules_hash_does_not_change_with_when_and_how_a_job_runs(other: dict
 
 def test_only_the_venue_that_differs_has_another_rules_hash() -> None:
     settings = read(json.dumps({"venues": {str(VENUE): {"vip_min_total": 13}}}))
-    assert settings.for_venue(VENUE).rules_hash() == read('{"vip_min_total": 13}').rules_hash()
-    assert settings.for_venue(UUID(int=1)).rules_hash() == read(None).rules_hash()
+    assert settings.for_unit(VENUE).rules_hash() == read('{"vip_min_total": 13}').rules_hash()
+    assert settings.for_unit(UUID(int=1)).rules_hash() == read(None).rules_hash()
 
 
 def test_every_fault_of_an_override_has_its_own_line() -> None:
@@ -226,13 +227,13 @@ def test_a_venue_under_two_spellings_of_its_id_is_refused() -> None:
     )
 
 
-def test_of_very_many_faults_the_first_are_told_and_the_rest_counted() -> None:
+def test_of_many_faults_the_first_are_listed_and_the_rest_counted() -> None:
     lines = fault({f"colour{number}": 1 for number in range(1_000)}).split("\n")
     assert len(lines) == MOST_FAULTS + 1
     assert lines[-1] == f"Variable rfm_scoring: and {1_000 - MOST_FAULTS} more faults"
 
 
-def test_names_and_values_are_told_in_printable_characters() -> None:
+def test_names_and_values_are_shown_in_printable_characters() -> None:
     line, place, key = fault(
         {"a\u2028\u202e": "\u2029", "exclude_venues": ["\u2028"], "venues": {"\u2028": {}}}
     ).split("\n")[::-1]
@@ -243,28 +244,28 @@ def test_names_and_values_are_told_in_printable_characters() -> None:
 
 @pytest.mark.fault("settings-malformed")
 @settings(max_examples=100 * settings().max_examples, suppress_health_check=[HealthCheck.too_slow])
-@given(text=texts)  # too_slow: texts of any character are drawn slowly, and 10,000 take their time
-def test_any_text_gives_settings_or_a_printable_line_a_fault(text: str) -> None:
+@given(text=texts)  # too_slow: texts of any character are drawn slowly, and there are 10,000
+def test_any_text_is_read_or_refused_with_one_printable_line_per_fault(text: str) -> None:
     try:
-        told = read(text)
+        parsed = read(text)
     except SettingsError as error:
         for line in str(error).split("\n"):
             assert line.startswith("Variable rfm_scoring")
             assert line.isprintable()
             assert len(line) < 700
         return
-    assert told.for_venue(VENUE).rules_hash()
-    assert read(told.model_dump_json()) == told
+    assert parsed.for_unit(VENUE).rules_hash()
+    assert read(parsed.model_dump_json()) == parsed
 
 
-@pytest.mark.parametrize("model", [JobSettings, *(job.settings for job in JOBS.values())])
-def test_every_setting_has_a_unit_and_a_description(model: type[JobSettings]) -> None:
+@pytest.mark.parametrize("model", [VenueSettings, *(job.settings for job in JOBS.values())])
+def test_every_setting_has_a_unit_and_a_description(model: type[VenueSettings]) -> None:
     for name, field in model.model_json_schema()["properties"].items():
         assert field.get("unit"), name
         assert field.get("description", "").endswith("."), name
 
 
-def test_lists_nested_too_deep_to_read_give_a_settings_error() -> None:
+def test_lists_that_are_nested_too_deep_raise_a_settings_error() -> None:
     with pytest.raises(SettingsError):
         read('{"cron": ' + "[" * 100_000)
 
@@ -282,11 +283,52 @@ def test_lists_nested_too_deep_to_read_give_a_settings_error() -> None:
     ],
     ids=["escaped half", "half", "digits", "NaN", "-Infinity", "1e400", "nested"],
 )
-def test_text_that_python_and_json_read_differently_gives_a_settings_error(text: str) -> None:
+def test_text_that_python_and_json_read_differently_raises_a_settings_error(text: str) -> None:
     with pytest.raises(SettingsError, match="Variable rfm_scoring"):
         read(text)
 
 
-def test_a_key_that_stands_twice_is_refused() -> None:
+def test_a_duplicate_key_is_refused() -> None:
     with pytest.raises(SettingsError, match="'retries' twice"):
         read('{"retries": 3, "retries": 5}')
+
+
+# a job's own defaults of common settings ---------------------------------------------------
+
+
+def test_a_job_may_have_its_own_defaults_of_common_settings() -> None:
+    class Frequent(VenueSettings, defaults={"cron": "*/5 * * * *", "retries": 1}):
+        own: int = Field(7, description="A setting of its own.", json_schema_extra={"unit": "-"})
+
+    class MoreFrequent(Frequent, defaults={"retries": 0}):
+        pass
+
+    assert (Frequent().cron, Frequent().retries, Frequent().own) == ("*/5 * * * *", 1, 7)
+    assert Frequent().timeout_minutes == VenueSettings().timeout_minutes
+    assert read_settings(Frequent, '{"cron": "0 4 * * *"}', name="it").retries == 1
+    assert (MoreFrequent().cron, MoreFrequent().retries) == ("*/5 * * * *", 0)
+    # its schema shows the same defaults; its base and siblings keep theirs
+    shown = Frequent.model_json_schema()["properties"]["retries"]
+    assert (shown["default"], shown["description"]) == (1, "Further tries of a task that failed.")
+    assert (VenueSettings().retries, TenantSettings().retries) == (3, 3)
+    assert VenueSettings().cron == RfmScoringSettings().cron == "0 2 * * *"
+    with pytest.raises(SettingsError, match="retries = 21: Input should be less than or equal"):
+        read_settings(Frequent, '{"retries": 21}', name="it")
+
+
+@pytest.mark.parametrize(
+    ("defaults", "words"),
+    [
+        ({"retries": 21}, "less than or equal to 20"),
+        ({"retries": "1"}, "valid integer"),
+        ({"cron": "every night"}, "must be a cron expression"),
+        ({"rettries": 1}, "rettries"),
+        ({"max_parallel_tenants": 1}, "max_parallel_tenants"),
+    ],
+)
+def test_a_default_that_is_not_allowed_fails_at_import(
+    defaults: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValidationError, match=words):
+        type("Wrong", (VenueSettings,), {}, defaults=defaults)
+    assert VenueSettings().retries == 3

@@ -1,4 +1,4 @@
-"""Standing: on what proof a venue is skipped, and whose unfinished work is gone on with."""
+"""Standing: which proof lets a venue be skipped, and whose unfinished work is resumed."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from venue_analytics.harness.standing import (
     Checkpoint,
     Done,
     Work,
-    can_resume,
+    decide,
     reason_to_skip,
 )
 
 TONIGHT = datetime(2026, 3, 1, 2, tzinfo=UTC)
 DAY = timedelta(days=1)
 
-#: A first try of batch 0 of run 7, whose plan is the 40th.
-WORK = Work(TONIGHT, "rules", False, run=7, batch=0, round=1, plan_number=40)
-#: Another run's success of the same night, by the same rules.
-DONE = Done(TONIGHT, "rules", run=6, batch=3, round=1, for_plan=39)
-OWN = replace(DONE, run=7, batch=0, for_plan=40)
-BEGUN = Checkpoint(TONIGHT, "rules", round=1, plan_number=40, step=1, cursor=None)
+#: A first try of batch 0 of plan 40.
+WORK = Work(TONIGHT, "rules", False, plan=40, batch=0, round=1)
+#: Another run's success for the same night, by the same rules.
+DONE = Done(TONIGHT, "rules", plan=39, batch=3, round=1, for_plan=39)
+OWN = replace(DONE, plan=40, batch=0, for_plan=40)
+BEGUN = Checkpoint(TONIGHT, "rules", round=1, plan=40, done=("count",))
 
 REDO = replace(WORK, round=2)
 FORCED = replace(WORK, force=True)
@@ -55,7 +55,7 @@ BY_A_LATER_PLAN = replace(OTHER_RULES, for_plan=41)
             REDO, replace(OWN, round=2, batch=1), None, None, id="cleared: another batch's is none"
         ),
         pytest.param(
-            REDO, replace(OWN, round=2, run=6), None, None, id="cleared: another run's is none"
+            REDO, replace(OWN, round=2, plan=39), None, None, id="cleared: another run's is none"
         ),
         pytest.param(FORCED, DONE, None, None, id="forced: another's success is no proof"),
         pytest.param(FORCED, OWN, None, "already done", id="forced, done by this batch"),
@@ -99,7 +99,7 @@ def test_a_venue_is_skipped_only_on_proof(
     assert (answer or "").split(",")[0] == (reason or "")
 
 
-def test_the_reason_names_the_night_that_stands_and_what_replaces_it() -> None:
+def test_the_reason_names_the_night_of_the_results_and_how_to_replace_them() -> None:
     assert reason_to_skip(WORK, LATER, None) == (
         "newer results stand, as of 2026-03-02 02:00:00 UTC; force replaces them"
     )
@@ -114,24 +114,31 @@ def test_the_reason_names_the_night_that_stands_and_what_replaces_it() -> None:
     [
         (None, False),
         (BEGUN, True),
-        (replace(BEGUN, plan_number=12), True),
-        (replace(BEGUN, plan_number=99, cursor={"piece": 1}), True),
+        (replace(BEGUN, plan=12), True),
+        (replace(BEGUN, plan=99).within("rank", {"piece": 1}), True),
         (replace(BEGUN, as_of=TONIGHT - DAY), False),
         (replace(BEGUN, rules_hash="other rules"), False),
         (replace(BEGUN, round=2), False),
+        (replace(BEGUN, same_unit=False), False),
     ],
 )
-def test_unfinished_work_is_gone_on_with_only_if_it_is_this_very_work(
+def test_unfinished_work_is_resumed_only_if_it_is_the_same_work(
     checkpoint: Checkpoint | None, resumes: bool
 ) -> None:
-    assert can_resume(WORK, checkpoint) is resumes
+    decision = decide(WORK, None, checkpoint)
+    assert decision.resumes is resumes
+    if checkpoint is not None and resumes:
+        # it counts as the work of the later of the two plans
+        assert decision.checkpoint == replace(checkpoint, plan=max(checkpoint.plan, WORK.plan))
+    else:
+        assert decision.checkpoint == Checkpoint(TONIGHT, "rules", round=1, plan=WORK.plan)
 
 
 # against the model of the protocol ---------------------------------------------------------
 
 
 class Row(NamedTuple):
-    """A row of history, as the model has it."""
+    """A row of history in the model."""
 
     tok: int
     pid: tuple[int, int]
@@ -143,18 +150,22 @@ class Row(NamedTuple):
 
 
 class Asking(NamedTuple):
-    """Who asks, as the model has it: a process of a run that is forced or not."""
+    """A process of the model that asks, of a run that may be forced."""
 
     pid: tuple[int, int]
     as_of: int
     rules: int
     rnd: int
-    seq: int
     force: bool
+
+    @property
+    def seq(self) -> int:
+        """Return the number of its plan, which is the plan's id."""
+        return self.pid[0]
 
 
 def verdict(p: Asking, rows: list[Row], ckpt: tuple[int, int] | None) -> str | None:
-    """The model's `verdict`, word for word but for its mutations."""
+    """Return what the model's `verdict` returns: a copy of it without the mutations."""
     good = [w for w in rows if w.out == "succeeded"]
     L = max(good, key=lambda w: w.tok) if good else None  # noqa: N806
     if L is None:
@@ -175,7 +186,7 @@ def verdict(p: Asking, rows: list[Row], ckpt: tuple[int, int] | None) -> str | N
 
 
 def vouched(rows: list[Row], result: Row) -> int:
-    """The model's: the latest plan that made, or found already done, this very result."""
+    """Return the latest plan that made this result or found it done, as in the model."""
     return max(
         w.seq
         for w in rows
@@ -184,8 +195,8 @@ def vouched(rows: list[Row], result: Row) -> int:
 
 
 two, three = st.integers(0, 1), st.integers(1, 3)
-pids = st.tuples(two, two)
-asking = st.builds(Asking, pids, two, two, three, three, st.booleans())
+pids = st.tuples(three, two)
+asking = st.builds(Asking, pids, two, two, three, st.booleans())
 histories = st.lists(
     st.builds(
         Row,
@@ -198,20 +209,24 @@ histories = st.lists(
         st.sampled_from(["succeeded", "succeeded", "skipped", "failed", "running"]),
     ),
     max_size=4,
-).map(lambda rows: [row._replace(tok=number) for number, row in enumerate(rows, start=1)])
+).map(
+    # a row's work may be of a later plan than its run, because the run resumed it
+    lambda rows: [
+        row._replace(tok=number, seq=max(row.seq, row.pid[0]))
+        for number, row in enumerate(rows, start=1)
+    ]
+)
 
 
 @settings(max_examples=1_000)
 @given(p=asking, rows=histories, ckpt=st.none() | st.tuples(two, two))
-def test_it_answers_as_the_model_of_the_protocol_does(
+def test_decisions_equal_those_of_the_model_of_the_protocol(
     p: Asking, rows: list[Row], ckpt: tuple[int, int] | None
 ) -> None:
     def night(number: int) -> datetime:
         return TONIGHT + number * DAY
 
-    work = Work(
-        night(p.as_of), str(p.rules), p.force, p.pid[0], p.pid[1], round=p.rnd, plan_number=p.seq
-    )
+    work = Work(night(p.as_of), str(p.rules), p.force, *p.pid, round=p.rnd)
     good = [row for row in rows if row.out == "succeeded"]
     done = None
     if good:
@@ -219,7 +234,7 @@ def test_it_answers_as_the_model_of_the_protocol_does(
         done = Done(
             night(last.as_of), str(last.rules), *last.pid, last.rnd, for_plan=vouched(rows, last)
         )
-    checkpoint = ckpt and Checkpoint(night(ckpt[0]), str(ckpt[1]), p.rnd, p.seq, 1, None)
+    checkpoint = ckpt and Checkpoint(night(ckpt[0]), str(ckpt[1]), p.rnd, p.seq, ("count",))
     expected = verdict(p, rows, ckpt)
     event(expected or "work to do")
     assert (reason_to_skip(work, done, checkpoint) or "").split(",")[0] == (expected or "")

@@ -1,4 +1,4 @@
-"""One tenant at a time, and never none."""
+"""Every transaction has exactly one tenant."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_transaction_without_a_tenant_is_refused(simple: Database) -> None:
         raise AssertionError("the transaction was opened")
 
 
-def test_the_tenant_holds_inside_and_not_after(simple: Database) -> None:
+def test_the_tenant_is_set_only_inside_its_transaction(simple: Database) -> None:
     with simple.jobs() as connection:
         with tenant_transaction(connection, NORTH):
             assert connection.execute(TENANT).fetchone() == (str(NORTH),)
@@ -32,6 +32,6 @@ def test_the_tenant_holds_inside_and_not_after(simple: Database) -> None:
         assert connection.execute(TENANT).fetchone() == ("",)
 
 
-def test_without_a_tenant_the_tables_raise_and_do_not_look_empty(simple: Database) -> None:
+def test_without_a_tenant_reading_a_table_raises(simple: Database) -> None:
     with simple.jobs() as connection, pytest.raises(psycopg.Error):
         connection.execute("SELECT count(*) FROM customer_rfm_state")

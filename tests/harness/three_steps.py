@@ -1,7 +1,7 @@
-"""A job of three steps, which proves that a venue resumes after the last step that committed.
+"""A job of three steps, which shows that a venue resumes after the last step that committed.
 
-It counts a venue's orders in pieces, ranks its customers, and publishes both. Every step notes in
-`walk` that it ran, in the transaction of its data: a step that ran twice has two rows.
+It counts a venue's orders in pieces, ranks its customers, and publishes both. Every step inserts a
+row into `walk` in the transaction of its data, so a step that ran twice has two rows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ from uuid import UUID
 import psycopg
 from pydantic import Field
 
-from venue_analytics.harness import SHAPES_RESULTS, Again, Job, JobSettings, VenueResult, VenueRun
+from venue_analytics.harness import (
+    SHAPES_RESULTS,
+    Continue,
+    Job,
+    UnitResult,
+    UnitRun,
+    VenueSettings,
+)
 
 TABLES = """
 CREATE TABLE walk (
@@ -33,13 +40,13 @@ CREATE TABLE published (
 );
 GRANT SELECT, INSERT, UPDATE, DELETE ON walk, counted, ranked, published TO analytics_jobs;
 """
-#: What stands after the job, without when it was done.
+#: The tables of the job's results.
 RESULTS = ("counted", "ranked", "published")
 PIECES = 2
 
 
-class ThreeStepsSettings(JobSettings):
-    """A rule that shapes the results: a bonus on every purchase."""
+class ThreeStepsSettings(VenueSettings):
+    """Settings with a rule that shapes the results: a bonus for every customer."""
 
     bonus: int = Field(
         0,
@@ -50,11 +57,11 @@ class ThreeStepsSettings(JobSettings):
     )
 
 
-Run = VenueRun[ThreeStepsSettings]
+Run = UnitRun[ThreeStepsSettings]
 
 
-def count(run: Run) -> Again | None:
-    """Count the purchases of half of the customers, and of the other half the next time."""
+def count(run: Run) -> Continue | None:
+    """Count the purchases of one half of the customers, and of the other half the next time."""
     piece = (run.cursor or {"piece": 0})["piece"]
     _note(run, "count", piece)
     if piece == 0:
@@ -70,7 +77,7 @@ def count(run: Run) -> Again | None:
         piece=piece,
         pieces=PIECES,
     )
-    return Again({"piece": piece + 1}) if piece + 1 < PIECES else None
+    return Continue({"piece": piece + 1}) if piece + 1 < PIECES else None
 
 
 def rank(run: Run) -> None:
@@ -85,7 +92,7 @@ def rank(run: Run) -> None:
     )
 
 
-def publish(run: Run) -> VenueResult:
+def publish(run: Run) -> UnitResult:
     """Publish the sums."""
     _note(run, "publish")
     _execute(run, "DELETE FROM published WHERE venue_id = %(venue_id)s")
@@ -95,23 +102,29 @@ def publish(run: Run) -> VenueResult:
         "r.as_of, r.bonus FROM ranked AS r JOIN counted AS c USING (venue_id, customer_id) "
         "WHERE r.venue_id = %(venue_id)s GROUP BY r.tenant_id, r.venue_id, r.as_of, r.bonus",
     )
-    return VenueResult(rows_written=1, summary={"bonus": run.settings.bonus})
+    return UnitResult(rows_written=1, summary={"bonus": run.settings.bonus})
 
 
 def remove(connection: psycopg.Connection, tenant_id: UUID, venue_id: UUID) -> int:
-    """Delete all that is kept of a venue."""
+    """Delete the results of a venue."""
     for table in ("counted", "ranked"):
         connection.execute(f"DELETE FROM {table} WHERE venue_id = %s", [venue_id])  # noqa: S608
     return connection.execute("DELETE FROM published WHERE venue_id = %s", [venue_id]).rowcount
 
 
-def venues_held(connection: psycopg.Connection, tenant_id: UUID) -> list[UUID]:
-    """Give the venues of a tenant that have results."""
+def units_held(connection: psycopg.Connection, tenant_id: UUID) -> list[UUID]:
+    """Return the venues of a tenant that have results."""
     rows = connection.execute("SELECT venue_id FROM published WHERE tenant_id = %s", [tenant_id])
     return [venue_id for (venue_id,) in rows]
 
 
-THREE_STEPS = Job("three_steps", ThreeStepsSettings, (count, rank, publish), remove, venues_held)
+THREE_STEPS = Job(
+    "three_steps",
+    ThreeStepsSettings,
+    {"count": count, "rank": rank, "publish": publish},
+    remove,
+    units_held,
+)
 
 
 def _note(run: Run, step: str, piece: int = 0) -> None:
@@ -128,8 +141,8 @@ def _execute(run: Run, query: str, **parameters: Any) -> None:
     run.connection.execute(
         query,  # type: ignore[arg-type]
         {
-            "tenant_id": run.venue.tenant_id,
-            "venue_id": run.venue.venue_id,
+            "tenant_id": run.unit.tenant_id,
+            "venue_id": run.unit.id,
             "as_of": run.as_of,
             "bonus": run.settings.bonus,
         }

@@ -22,7 +22,7 @@ ROOT = str(Path(__file__).parents[3])
 
 @pytest.fixture(scope="session", autouse=True)
 def workers_can_import_the_tests() -> Iterator[None]:
-    """Let the process that workers are forked from find the tests."""
+    """Let the process that workers are forked from import the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT)
         patch.setenv("PYTHONPATH", ROOT, prepend=os.pathsep)
@@ -40,7 +40,7 @@ def workers_can_import_the_tests() -> Iterator[None]:
 
 @pytest.fixture
 def new_worker() -> Iterator[Callable[[Order], Worker]]:
-    """Make workers, none of which outlives the test."""
+    """Yield a maker of workers, none of which outlives the test."""
     made: list[Worker] = []
 
     def make(order: Order) -> Worker:
@@ -55,7 +55,7 @@ def new_worker() -> Iterator[Callable[[Order], Worker]]:
 
 @pytest.fixture
 def two_venues(new_database: Callable[[str | None], Database]) -> Callable[[], Database]:
-    """Make databases that hold two venues of one tenant, and the tables of the three steps."""
+    """Return a maker of databases with two venues of one tenant and the three steps' tables."""
 
     def make() -> Database:
         database = new_database("simple")
@@ -71,7 +71,7 @@ def two_venues(new_database: Callable[[str | None], Database]) -> Callable[[], D
 def undisturbed(
     two_venues: Callable[[], Database], redis_client: redis.Redis, valkey: ValkeyServer
 ) -> dict[str, list[str]]:
-    """What a night keeps in which nothing happens."""
+    """Return the results of a night without faults."""
     night = Night.plan(two_venues(), valkey.uri, THREE_STEPS)
     assert night.do() == []
     return night.kept()

@@ -1,4 +1,4 @@
-"""Jobs with something that happens inside one of their steps."""
+"""Jobs in which something happens inside a step."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from psycopg import sql
 from tests.harness.simple_venues import ARENA
 from tests.harness.three_steps import THREE_STEPS, Run, count, publish, rank
 
-from venue_analytics.harness import Grouped, GroupRun, Job, VenueResult
-from venue_analytics.jobs.rfm_scoring import RFM_SCORING
+from venue_analytics.harness import Grouped, GroupRun, Job, UnitResult
+from venue_analytics.jobs.rfm_scoring import JOB as RFM_SCORING
 from venue_analytics.jobs.rfm_scoring.score import score_venues
 from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
 
@@ -27,11 +27,11 @@ GRANT SELECT ON nap TO analytics_jobs;
 
 
 def rank_after_a_nap(run: Run) -> None:
-    """Sleep on the server for as long as the table says, having begun to write."""
+    """Begin to write, then sleep on the server for as long as the table says."""
     run.connection.execute(
         "INSERT INTO ranked SELECT tenant_id, venue_id, customer_id, 0 FROM counted "
         "WHERE venue_id = %s ON CONFLICT DO NOTHING",
-        [run.venue.venue_id],
+        [run.unit.id],
     )
     run.connection.execute(
         "SELECT set_config('client_connection_check_interval', looks_for_client, TRUE) FROM nap"
@@ -40,12 +40,12 @@ def rank_after_a_nap(run: Run) -> None:
     rank(run)
 
 
-#: Its second step is a long query.
-NAPPING = replace(THREE_STEPS, steps=(count, rank_after_a_nap, publish))
+#: The job of three steps with a long query in the second.
+NAPPING = replace(THREE_STEPS, steps={"count": count, "rank": rank_after_a_nap, "publish": publish})
 
 
 def napping(superuser: psycopg.Connection) -> list[int]:
-    """Give the server's processes that are at the long query."""
+    """Return the server processes that run the long query."""
     rows = superuser.execute(
         "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
         "AND state = 'active' AND query LIKE 'SELECT pg_sleep(seconds)%'"
@@ -53,19 +53,19 @@ def napping(superuser: psycopg.Connection) -> list[int]:
     return [pid for (pid,) in rows]
 
 
-def once(act: Callable[[Run], object], *, step: int = 0) -> Job[Any]:
-    """Give the job of three steps, in which something happens once.
+def once(act: Callable[[Run], object], *, step: str = "count") -> Job[Any]:
+    """Return the job of three steps, in which something happens once.
 
-    It happens in the given step of the first venue, before its transaction commits. Each step sees
-    to it that it is the only one at work on its venue.
+    It happens in the given step of the first venue, before its transaction commits. Each step fails
+    if another one works on the same venue.
     """
     happened: list[Run] = []
 
-    def watched(number: int, do: Callable[[Run], Any]) -> Callable[[Run], Any]:
+    def watched(name: str, do: Callable[[Run], Any]) -> Callable[[Run], Any]:
         def do_watched(run: Run) -> Any:
             _be_the_only_writer(run)
             end = do(run)
-            if number == step and run.venue.venue_id == ARENA.venue_id and not happened:
+            if name == step and run.unit.id == ARENA.id and not happened:
                 happened.append(run)
                 act(run)
             return end
@@ -73,34 +73,34 @@ def once(act: Callable[[Run], object], *, step: int = 0) -> Job[Any]:
         return do_watched
 
     return replace(
-        THREE_STEPS, steps=tuple(watched(at, do) for at, do in enumerate(THREE_STEPS.steps))
+        THREE_STEPS, steps={name: watched(name, do) for name, do in THREE_STEPS.steps.items()}
     )
 
 
 def _be_the_only_writer(run: Run) -> None:
     row = run.connection.execute(
         sql.SQL("SELECT pg_try_advisory_xact_lock(hashtextextended({}, 0))").format(
-            sql.Literal(str(run.venue.venue_id))
+            sql.Literal(str(run.unit.id))
         )
     ).fetchone()
     if row != (True,):
         raise RuntimeError("two writers at once")
 
 
-#: Venues in it kill the process that scores them.
+#: A venue in this table kills the process that scores it.
 DEADLY = """
 CREATE TABLE deadly (venue_id uuid);
 GRANT SELECT ON deadly TO analytics_jobs;
 """
 
 
-def score_or_die(run: GroupRun[RfmScoringSettings]) -> dict[UUID, VenueResult]:
+def score_or_die(run: GroupRun[RfmScoringSettings]) -> dict[UUID, UnitResult]:
     """Score a group, unless one of its venues is deadly."""
     results = score_venues(run)
     deadly = {venue_id for (venue_id,) in run.connection.execute("SELECT venue_id FROM deadly")}
-    if deadly & {venue.venue_id for venue in run.venues}:
+    if deadly & {venue.id for venue in run.units}:
         os.kill(os.getpid(), signal.SIGKILL)
     return results
 
 
-DYING = replace(RFM_SCORING, steps=(Grouped(score_or_die),))
+DYING = replace(RFM_SCORING, steps={"score": Grouped(score_or_die)})

@@ -1,4 +1,4 @@
-"""One of twenty venues kills its worker: it alone is red, and if it does so once, nobody."""
+"""One of twenty venues kills its worker: only it fails, and none fails if it happens once."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.harness.faults.worker import Order, Worker
 from tests.harness.simple_venues import CUSTOMERS_EACH, NORTH, fill, scored_customers
 
 from venue_analytics.demo.servers import ValkeyServer
-from venue_analytics.harness import Venue
+from venue_analytics.harness import Unit
 
 pytestmark = [
     pytest.mark.one_version,
     pytest.mark.fault("one-kills"),
 ]
 
-TWENTY = tuple(Venue(UUID(int=n << 96), NORTH, f"Hall {n:02}") for n in range(1, 21))
+TWENTY = tuple(Unit(UUID(int=n << 96), NORTH, f"Hall {n:02}") for n in range(1, 21))
 KILLER = TWENTY[6]
 TRIES = 4  # three retries
 ALL_SCORED = {venue.name: CUSTOMERS_EACH for venue in TWENTY}
@@ -34,12 +34,12 @@ def database(new_database: Callable[[str | None], Database]) -> Database:
     with made.superuser() as superuser:
         fill(superuser, TWENTY)
         superuser.execute(DEADLY)
-        superuser.execute("INSERT INTO deadly VALUES (%s)", [KILLER.venue_id])
+        superuser.execute("INSERT INTO deadly VALUES (%s)", [KILLER.id])
     return made
 
 
 def tries(night: Night, new_worker: Callable[[Order], Worker], numbers: range) -> list[int | None]:
-    """Do tries in processes of their own; return their exit codes."""
+    """Run each try in its own process; return the exit codes."""
     codes = []
     for number in numbers:
         worker = new_worker(replace(night.order, try_number=number))
@@ -48,7 +48,7 @@ def tries(night: Night, new_worker: Callable[[Order], Worker], numbers: range) -
     return codes
 
 
-def test_killed_at_every_try_one_venue_is_red_and_nineteen_are_done(
+def test_a_venue_that_kills_every_try_fails_and_the_other_nineteen_are_done(
     database: Database,
     redis_client: redis.Redis,
     valkey: ValkeyServer,
@@ -62,8 +62,8 @@ def test_killed_at_every_try_one_venue_is_red_and_nineteen_are_done(
         }
     (red,) = night.finish()
     assert red.startswith("Hall 07: ")
-    attempts = [row.venue_name for row in night.attempts()]
-    # together once, the first seven alone, then the others before the one that kills, then it alone
+    attempts = [row.unit_name for row in night.attempts()]
+    # all together, the first seven alone, then the others before the killer, then it alone
     assert attempts[20:] == [
         *(venue.name for venue in TWENTY[:7]),
         *(venue.name for venue in TWENTY[7:]),
@@ -72,7 +72,7 @@ def test_killed_at_every_try_one_venue_is_red_and_nineteen_are_done(
     ]
 
 
-def test_killed_once_nobody_is_red(
+def test_no_venue_fails_if_one_kills_its_worker_once(
     database: Database,
     redis_client: redis.Redis,
     valkey: ValkeyServer,

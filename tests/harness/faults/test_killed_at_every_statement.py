@@ -1,24 +1,24 @@
-"""`kill -9` at every message that a worker sends: after the retry nothing tells of it."""
+"""`kill -9` at every message that a worker sends: after the retry the results are the same."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import psycopg
 import pytest
 import redis
 from psycopg import sql
 from tests.databases import Database
-from tests.harness.faults.night import KEPT, Night
+from tests.harness.faults.night import Night, tables_of
 from tests.harness.faults.wires import Message, Wires
 from tests.harness.faults.worker import Worker
 from tests.harness.three_steps import THREE_STEPS
+from tests.jobs.facts import facts_of
 
 from venue_analytics.demo.servers import ValkeyServer
-from venue_analytics.harness import Job
-from venue_analytics.jobs.rfm_scoring import RFM_SCORING
+from venue_analytics.harness import Grouped
+from venue_analytics.jobs import JOBS
 
 pytestmark = [
     pytest.mark.one_version,
@@ -26,55 +26,42 @@ pytestmark = [
 ]
 
 DAY = timedelta(days=1)
-HISTORY = ("jobs.venue_run", "jobs.checkpoint", "jobs.dead_letter", "jobs.batch", "jobs.run")
-#: What must be among the messages at which the worker is killed: once, and once a venue.
+HISTORY = ("jobs.unit_run", "jobs.checkpoint", "jobs.dead_letter", "jobs.batch", "jobs.run")
+#: The messages at which the worker must be killed: once, and once per venue.
 OF_THE_BATCH = (
     "UPDATE jobs.batch SET round",
     "UPDATE jobs.batch SET ended_well_at_clear",
     "close the connection",
 )
-OF_EACH_VENUE = (
+OF_EACH_UNIT = (
     "redis: take lease",
     "INSERT INTO jobs.fence",
     "redis: GET",
-    "INSERT INTO jobs.venue_run",
+    "INSERT INTO jobs.unit_run",
     "BEGIN",
     "FROM jobs.enter(",
     "LEFT JOIN jobs.checkpoint",
-    "UPDATE jobs.venue_run AS r SET outcome",
+    "UPDATE jobs.unit_run AS r SET outcome",
     "DELETE FROM jobs.checkpoint",
     "UPDATE jobs.dead_letter",
     "COMMIT",
     "redis: release lease",
 )
-OF_THIS_JOB = {
-    "rfm_scoring": (
-        "INSERT INTO public.venue_rfm_state",
-        "public.customer_rfm_state",
-        "INSERT INTO public.customer_segments",
-        "UPDATE public.venue_rfm_state AS s SET (as_of",
-    ),
-    "three_steps": (
-        "INSERT INTO walk",
-        "INSERT INTO counted",
-        "INSERT INTO ranked",
-        "INSERT INTO published",
-        "INSERT INTO jobs.checkpoint",
-    ),
-}
+OF_THREE_STEPS = (
+    "INSERT INTO walk",
+    "INSERT INTO counted",
+    "INSERT INTO ranked",
+    "INSERT INTO published",
+    "INSERT INTO jobs.checkpoint",
+)
 
 
 @pytest.mark.parametrize(
-    ("job", "answered"),
-    [
-        pytest.param(THREE_STEPS, False, id="three_steps-unsent"),
-        pytest.param(THREE_STEPS, True, id="three_steps-unanswered", marks=pytest.mark.deep),
-        pytest.param(RFM_SCORING, False, id="rfm_scoring-unsent"),
-        pytest.param(RFM_SCORING, True, id="rfm_scoring-unanswered", marks=pytest.mark.deep),
-    ],
+    "answered", [False, pytest.param(True, marks=pytest.mark.deep)], ids=["unsent", "unanswered"]
 )
+@pytest.mark.parametrize("job", [THREE_STEPS.name, *JOBS])
 def test_a_worker_may_be_killed_at_any_message(
-    job: Job[Any],
+    job: str,
     answered: bool,
     two_venues: Callable[[], Database],
     redis_client: redis.Redis,
@@ -82,29 +69,49 @@ def test_a_worker_may_be_killed_at_any_message(
     new_worker: Callable[..., Worker],
     pytestconfig: pytest.Config,
 ) -> None:
+    killed = THREE_STEPS if job == THREE_STEPS.name else JOBS[job]
+    of_this_job = OF_THREE_STEPS if killed is THREE_STEPS else facts_of(job).messages
+    takes_groups = any(isinstance(step, Grouped) for step in killed.steps.values())
     database = two_venues()
     with database.superuser() as superuser:
 
         def plan_anew() -> Night:
             redis_client.flushall()
-            _delete(superuser, [*HISTORY, *KEPT[job.name], "walk"])
-            return Night.plan(database, valkey.uri, job, together=job is RFM_SCORING)
+            delete(superuser, [*HISTORY, *tables_of(job), "walk"])
+            return Night.plan(database, valkey.uri, killed, together=takes_groups)
 
-        # of a group each is sent once, in its transaction or before
-        times = 1 if job is RFM_SCORING else 2
-        kinds = ((1, OF_THE_BATCH), (times, OF_EACH_VENUE + OF_THIS_JOB[job.name]))
+        # for a group each is sent once, in its transaction or before
+        kinds = ((1, OF_THE_BATCH), (1 if takes_groups else 2, OF_EACH_UNIT + of_this_job))
         every = 1 if pytestconfig.getoption("deep") else 4
-        _kill_at_messages(plan_anew, kinds, new_worker, answered, every)
+        kill_at_messages(plan_anew, kinds, new_worker, answered, every, _faults)
 
 
-def _kill_at_messages(
+def _faults(night: Night, undisturbed: dict[str, list[str]]) -> list[str]:
+    """Return the differences from an undisturbed night."""
+    faults = night.faults()
+    if night.kept() != undisturbed:
+        faults.append(f"kept: {night.kept()}")
+    return faults
+
+
+def kill_at_messages(
     plan_anew: Callable[[], Night],
     kinds: tuple[tuple[int, tuple[str, ...]], ...],
     new_worker: Callable[..., Worker],
     answered: bool,
     every: int,
+    faults_of: Callable[[Night, dict[str, list[str]]], list[str]],
 ) -> None:
-    """Run a night undisturbed; then again and again, and kill it at messages so far apart."""
+    """Run a night undisturbed, then once for each message, and kill its worker at that message.
+
+    Args:
+        plan_anew: plans a night with an empty history.
+        kinds: parts of messages, and how often each must occur in a night.
+        new_worker: makes a process.
+        answered: whether the worker dies before the answer arrives, not before the message.
+        every: 1 kills at each message, 4 at every fourth.
+        faults_of: returns what is wrong after the retry, compared with the undisturbed night.
+    """
     faults: list[str] = []
     undisturbed, sent = _run_undisturbed(plan_anew(), new_worker)
     texts = [message.text for message in sent]
@@ -112,7 +119,7 @@ def _kill_at_messages(
         for kind in texts_of_kind:
             count = sum(kind in text for text in texts)
             assert count >= times, f"{kind} was sent {count} times: {texts}"
-    # nothing answers the last one, which closes the connection
+    # the last message closes the connection and has no answer
     for message in (sent[:-1] if answered else sent)[::every]:
         night = plan_anew()
         with Wires(night.database, night.redis_port) as wires:
@@ -125,9 +132,7 @@ def _kill_at_messages(
             if wires.messages != sent[:number]:
                 found.append(f"the worker had sent {wires.messages[-1]}")
         worker.clear_away()
-        found += night.do(try_number=2) + night.finish() + night.faults()
-        if night.kept() != undisturbed:
-            found.append(f"kept: {night.kept()}")
+        found += night.do(try_number=2) + night.finish() + faults_of(night, undisturbed)
         faults += [f"killed at {message}: {fault}" for fault in found]
     assert not faults, "\n".join(faults)
 
@@ -146,8 +151,8 @@ def _run_undisturbed(
     return kept, wires.messages
 
 
-def _delete(superuser: psycopg.Connection, tables: list[str]) -> None:
-    """Take results and history away; the source and the fences stay."""
+def delete(superuser: psycopg.Connection, tables: list[str]) -> None:
+    """Delete results and history; keep the source and the fences."""
     superuser.execute(
         sql.SQL("; ").join(
             sql.SQL("DELETE FROM {}").format(sql.Identifier(*table.split("."))) for table in tables

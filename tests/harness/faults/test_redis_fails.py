@@ -1,4 +1,4 @@
-"""Redis dies, forgets or hangs in the middle of a run: no two writers, and the retry is right."""
+"""Redis dies, forgets or hangs in mid-run: there are never two writers, and the retry succeeds."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from venue_analytics.harness.redis_server import RedisAddress
 
 pytestmark = pytest.mark.one_version
 
-UNREACHABLE = "Redis cannot be asked"
+UNREACHABLE = "Redis does not answer"
 
 
 @pytest.fixture
 def own_valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
-    """A server that is this test's to kill; it comes back on the same port."""
+    """Yield a server that the test may kill; it restarts on the same port."""
     with ValkeyServer(tmp_path, free_port()) as server:
         yield server
 
@@ -72,7 +72,7 @@ def is_right(night: Night, undisturbed: dict[str, list[str]]) -> bool:
         pytest.param(restart_empty, marks=pytest.mark.fault("redis-restarted-empty")),
     ],
 )
-def test_two_who_both_believe_to_hold_the_lease_never_write_at_once(
+def test_two_workers_that_both_believe_they_hold_the_lease_never_write_at_once(
     forget: Callable[[ValkeyServer], None],
     two_venues: Callable[[], Database],
     own_valkey: ValkeyServer,
@@ -112,7 +112,7 @@ def test_two_who_both_believe_to_hold_the_lease_never_write_at_once(
         pytest.param(restart_empty, marks=pytest.mark.fault("redis-restarted-empty")),
     ],
 )
-def test_a_worker_alone_does_not_mind_that_redis_forgets(
+def test_a_single_worker_is_not_disturbed_when_redis_forgets(
     forget: Callable[[ValkeyServer], None],
     two_venues: Callable[[], Database],
     own_valkey: ValkeyServer,
@@ -124,7 +124,7 @@ def test_a_worker_alone_does_not_mind_that_redis_forgets(
 
 
 @pytest.mark.fault("redis-killed")
-def test_when_redis_is_killed_the_venue_at_work_is_done_and_no_other_begun(
+def test_when_redis_is_killed_the_running_venue_is_done_and_no_other_starts(
     two_venues: Callable[[], Database],
     own_valkey: ValkeyServer,
     undisturbed: dict[str, list[str]],
@@ -140,7 +140,7 @@ def test_when_redis_is_killed_the_venue_at_work_is_done_and_no_other_begun(
 
 
 @pytest.mark.fault("redis-killed")
-def test_no_transaction_is_opened_on_a_lease_that_ran_out_while_redis_was_gone(
+def test_no_transaction_is_opened_if_the_lease_expired_while_redis_was_gone(
     two_venues: Callable[[], Database],
     own_valkey: ValkeyServer,
     undisturbed: dict[str, list[str]],
@@ -193,7 +193,7 @@ def test_nothing_is_processed_without_redis(
 
 
 @pytest.mark.fault("redis-killed")
-def test_a_redis_that_hangs_is_given_up_and_told(
+def test_a_redis_that_hangs_is_reported_after_a_timeout(
     two_venues: Callable[[], Database],
     own_valkey: ValkeyServer,
     undisturbed: dict[str, list[str]],
@@ -210,6 +210,6 @@ def test_a_redis_that_hangs_is_given_up_and_told(
     assert len(failures) == 2
     assert all(UNREACHABLE in failure and "TimeoutError" in failure for failure in failures)
     assert not any(night.kept().values())
-    # what it was asked while it hung, it may do now: the retry takes over from that
+    # Redis may now run the commands that it got while it hung; the retry takes those leases over
     assert night.do(try_number=2) == []
     assert is_right(night, undisturbed)

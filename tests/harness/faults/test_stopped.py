@@ -1,4 +1,4 @@
-"""A worker that is killed or told to end in the middle of a long query, or while it waits."""
+"""A worker is killed or terminated in the middle of a long query, or while it waits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from venue_analytics.harness.leases import Holder, Leases
 
 pytestmark = pytest.mark.one_version
 
-#: A kill that nobody waited for is noticed by client_connection_check_interval, 1 s.
+#: The server notices a killed client by client_connection_check_interval, 1 s.
 ORPHAN_SECONDS = 2.0
 RETRY_SECONDS = 5.0
 #: Airflow sends SIGKILL this long after SIGTERM.
@@ -33,7 +33,7 @@ SIGTERM_SECONDS = 5.0
 def night(
     two_venues: Callable[[], Database], redis_client: redis.Redis, valkey: ValkeyServer
 ) -> Night:
-    """A night whose second step is a query of a minute."""
+    """Return a night whose second step is a query of a minute."""
     database = two_venues()
     with database.superuser() as superuser:
         superuser.execute(NAP)
@@ -118,7 +118,7 @@ def test_sigterm_ends_a_worker_that_waits_for_a_lease(
     run = night.order.run
     rules_hash = night.order.settings.rules_hash()
     other = Holder(uuid4(), run.run_id, 0, 1, run.as_of, rules_hash, uuid4())
-    held = {venue.venue_id: other for venue in (ARENA, BALLROOM)}
+    held = {venue.id: other for venue in (ARENA, BALLROOM)}
     assert Leases(redis_client, run.job).take(held) == {}
     with Wires(night.database, valkey.port) as wires:
         worker = new_worker(night.through(wires))
@@ -139,7 +139,7 @@ def test_sigterm_ends_a_worker_that_waits_for_its_token(
     job = night.order.run.job
     with night.database.superuser() as holder, night.database.superuser() as superuser:
         with holder.transaction():
-            holder.execute("INSERT INTO jobs.fence VALUES (%s, %s, 1)", [job, ARENA.venue_id])
+            holder.execute("INSERT INTO jobs.fence VALUES (%s, %s, 1)", [job, ARENA.id])
             worker = new_worker(night.order)
             worker.start()
             wait_until(lambda: _waiting_for_lock(superuser), within=10)

@@ -1,7 +1,7 @@
-"""The wires between a worker and its servers: they count what it sends, and strike once.
+"""Proxies between a worker and its servers: they count its messages, and interfere at one.
 
-A message is what the worker sends before it waits for an answer: to PostgreSQL a whole round trip,
-to Redis one command. What opens a connection is passed on and not counted.
+A message is what the worker sends before it waits for an answer: a whole round trip to PostgreSQL,
+or one command to Redis. Messages that open a connection are passed on without being counted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from venue_analytics.harness.leases import RELEASE, RENEW, TAKE
 SOCKET = ".s.PGSQL.5432"
 WAIT_SECONDS = 20.0
 SCRIPTS = {TAKE: "take lease", RENEW: "renew lease", RELEASE: "release lease"}
-#: What redis-py sends when it connects.
+#: The commands that redis-py sends when it connects.
 HANDSHAKE = frozenset({"HELLO", "CLIENT", "AUTH", "SELECT"})
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -33,11 +33,11 @@ Messages = AsyncIterator[tuple[bytes, str | None]]
 
 @dataclass(frozen=True)
 class Message:
-    """What a worker sent.
+    """A message of a worker.
 
     Attributes:
-        number: counted from 1, over both servers.
-        text: the SQL, without its comments; for Redis `redis: ` and the command, or what the
+        number: counted from 1 over both servers.
+        text: the SQL without its comments; for Redis, `redis: ` and the command, or what the
             lease's script does.
     """
 
@@ -49,7 +49,7 @@ class Message:
 
 
 class Hold:
-    """A message that is held until it is let go."""
+    """A message that is held until it is released."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -57,15 +57,15 @@ class Hold:
         self._go_on = asyncio.Event()
 
     def wait(self) -> None:
-        """Wait until the message has come."""
+        """Wait until the message has arrived."""
         assert self._reached.wait(WAIT_SECONDS), "the message never came"
 
     def let_go(self) -> None:
-        """Pass it on."""
+        """Pass the message on."""
         self._loop.call_soon_threadsafe(self._go_on.set)
 
     async def keep(self) -> None:
-        """Keep it until it is let go."""
+        """Hold the message until it is released."""
         self._reached.set()
         await self._go_on.wait()
 
@@ -80,14 +80,14 @@ class _Strike:
 
 @dataclass
 class _Answers:
-    """Whether the server's answers are kept from the worker, and whether one has come since."""
+    """Whether the server's answers are withheld, and whether one has come since."""
 
     muted: bool = False
     come: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Wires:
-    """Stand between a worker and its two servers. Used as a context."""
+    """Proxies between a worker and its two servers; a context manager."""
 
     def __init__(self, database: Database, redis_port: int) -> None:
         self.messages: list[Message] = []
@@ -115,30 +115,30 @@ class Wires:
 
     @property
     def database_uri(self) -> str:
-        """The database's address, by this way."""
+        """The address of the database through the wires."""
         host = quote(self._directory.name, safe="")
         return f"postgresql://analytics_jobs@/{self._database.name}?host={host}"
 
     @property
     def redis_uri(self) -> str:
-        """The address of Redis, by this way."""
+        """The address of Redis through the wires."""
         return f"redis://127.0.0.1:{self._own_redis_port}/0"
 
     def cut_at(
         self, at: Callable[[Message], bool], act: Callable[[], None], *, answered: bool
     ) -> None:
-        """Act at a message, then cut its wire.
+        """Act at a message, then cut its connection.
 
         Args:
-            at: the message.
-            act: such as killing the worker.
-            answered: act when the server has done what it says, and the worker does not know yet;
-                else before the server sees it.
+            at: whether this is the message.
+            act: the action, such as killing the worker.
+            answered: act after the server has answered, but before the worker gets the answer;
+                else before the server sees the message.
         """
         self._strike = _Strike(at, act, answered)
 
     def hold_at(self, at: Callable[[Message], bool], act: Callable[[], None]) -> Hold:
-        """Act at a message, such as pausing the worker, and hold it until it is let go."""
+        """Act at a message, such as pausing the worker, and hold it until it is released."""
         hold = Hold(self._loop)
         self._strike = _Strike(at, act, hold=hold)
         return hold
@@ -168,10 +168,10 @@ class Wires:
         for handler in handlers:
             handler.cancel()
         await asyncio.gather(*handlers, return_exceptions=True)
-        await asyncio.sleep(0)  # the transports close in the loop's next round
+        await asyncio.sleep(0)  # the transports close in the loop's next iteration
 
     async def _join(self, worker: Stream, behind: Awaitable[Stream], messages: Messages) -> None:
-        """Pass on what comes from one side to the other, until either is gone."""
+        """Pass data on in both directions until either side is gone."""
         server = await behind
         answers = _Answers()
         passing = [
@@ -181,7 +181,7 @@ class Wires:
         try:
             await asyncio.wait(passing, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            pass  # the wires are taken down
+            pass  # the wires are closed
         finally:
             for task in passing:
                 task.cancel()
@@ -216,7 +216,7 @@ class Wires:
                 await worker.drain()
         if answers.muted:
             answers.come.set()
-            await asyncio.Event().wait()  # not the one to end the wire
+            await asyncio.Event().wait()  # the other task ends the connection
 
     def _strikes(self, text: str | None) -> _Strike | None:
         if text is None:
@@ -230,7 +230,7 @@ class Wires:
 
 
 async def _postgres_messages(reader: asyncio.StreamReader) -> Messages:
-    """Give the worker's round trips, each with its SQL; what opens the connection has none."""
+    """Yield the worker's round trips, each with its SQL; those that open a connection have none."""
     length = await reader.readexactly(4)
     yield length + await reader.readexactly(int.from_bytes(length, "big") - 4), None
     prepared: dict[bytes, bytes] = {}
@@ -248,14 +248,14 @@ async def _postgres_messages(reader: asyncio.StreamReader) -> Messages:
             queries.append(prepared[body.split(b"\0")[1]])
         elif kind == b"X":
             queries.append(b"close the connection")
-        if kind in (b"Q", b"S", b"X"):  # after these, and a sync, it waits
+        if kind in (b"Q", b"S", b"X"):  # after these the worker waits; S is a sync
             text = "; ".join(_without_comments(query.decode()) for query in queries)
             yield sent, text or "prepare a statement"
             sent, queries = b"", []
 
 
 async def _redis_commands(reader: asyncio.StreamReader) -> Messages:
-    """Give the worker's commands; those that open a connection have no text."""
+    """Yield the worker's commands; those that open a connection have no text."""
     while head := await reader.readline():
         sent, words = head, []
         for _ in range(int(head[1:])):

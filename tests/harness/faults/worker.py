@@ -1,4 +1,4 @@
-"""A worker: a process of its own that does one try of a batch, as an Airflow task does."""
+"""A worker: a separate process that runs one try of a batch, like an Airflow task."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from typing import Any
 import psutil
 
 from venue_analytics.database.connection import DatabaseAddress, connect
-from venue_analytics.harness import Job, JobSettings
+from venue_analytics.harness import Job, VenueSettings
+from venue_analytics.harness.attempts import BatchTry
 from venue_analytics.harness.batches import Batch
 from venue_analytics.harness.history import PlannedRun
 from venue_analytics.harness.interrupts import Stopped
@@ -23,49 +24,52 @@ from venue_analytics.harness.leases import Leases
 from venue_analytics.harness.process import process_batch
 from venue_analytics.harness.redis_server import RedisAddress
 
-#: A process that has imported all this is forked: a worker begins within milliseconds.
+#: Forks a process that has already imported all this, so a worker starts within milliseconds.
 FORKED = get_context("forkserver")
 WAIT_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker is to do, and how it reaches its servers."""
+    """A worker's task, and the addresses of its servers."""
 
     database_uri: str
     redis_uri: str
     job: Job[Any]
     run: PlannedRun
     batch: Batch
-    settings: JobSettings
+    settings: VenueSettings
     try_number: int
     lease: timedelta
     renew_every: timedelta
+    clear_number: int = 0
 
     def open_database(self) -> Callable[[], Any]:
-        """Give what connects as the jobs do."""
+        """Return a function that connects as the jobs do."""
         address = DatabaseAddress.parse(self.database_uri, name="the test's database")
         return partial(connect, address, lease_seconds=self.lease.total_seconds())
 
-    def do(self, **options: Any) -> list[str]:
-        """Do it in this process; gives the failures in words."""
+    def do(self) -> list[str]:
+        """Run the order in this process; return the failures as text."""
         with RedisAddress.parse(self.redis_uri, name="the test's Redis").client() as client:
             failures = process_batch(
                 self.open_database(),
                 Leases(client, self.job.name, length=self.lease),
                 self.job,
-                self.run,
-                self.batch,
-                self.settings,
-                try_number=self.try_number,
+                BatchTry.of(
+                    self.job,
+                    self.run,
+                    self.batch,
+                    try_number=self.try_number,
+                    clear_number=self.clear_number,
+                ),
                 renew_every=self.renew_every,
-                **options,
             )
         return [str(failure) for failure in failures]
 
 
 class Worker:
-    """A process that does an order, once it is started."""
+    """A process that runs an order once it is started."""
 
     def __init__(self, order: Order) -> None:
         self._answer, theirs = FORKED.Pipe(duplex=False)
@@ -73,13 +77,13 @@ class Worker:
         self._process = FORKED.Process(target=_work, args=(order, theirs))
 
     def start(self) -> None:
-        """Begin."""
+        """Start the process."""
         self._process.start()
         self._theirs.close()
 
     @property
     def is_alive(self) -> bool:
-        """Whether its process is there."""
+        """Whether the process is alive."""
         return self._process.is_alive()
 
     def kill(self) -> None:
@@ -91,30 +95,30 @@ class Worker:
         self._send(signal.SIGTERM)
 
     def pause(self) -> None:
-        """Stop it where it stands, and see that it does."""
+        """Suspend the process, and wait until it is suspended."""
         self._send(signal.SIGSTOP)
         process = psutil.Process(self._process.pid)
         while process.status() != psutil.STATUS_STOPPED:
             pass
 
     def wake(self) -> None:
-        """Let it go on."""
+        """Resume the process."""
         self._send(signal.SIGCONT)
 
     def exit_code(self) -> int | None:
-        """Wait for its end; -9 after SIGKILL."""
+        """Wait until the process ends; return its exit code, -9 after SIGKILL."""
         self._process.join(WAIT_SECONDS)
         return self._process.exitcode
 
     def answer(self) -> list[str] | str:
-        """Wait for its end; gives the failures in words, or `stopped`."""
-        assert self._answer.poll(WAIT_SECONDS), "the worker gave no answer"
+        """Wait until the process ends; return the failures as text, or `stopped`."""
+        assert self._answer.poll(WAIT_SECONDS), "the worker sent no answer"
         answer = self._answer.recv()
         self._process.join(WAIT_SECONDS)
         return answer
 
     def clear_away(self) -> None:
-        """End it, if it has not ended, and free what it held."""
+        """Kill the process if it is still alive, and close its pipes."""
         if self._process.pid is not None and self._process.is_alive():
             self._process.kill()
             self._process.join()
