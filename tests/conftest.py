@@ -27,8 +27,8 @@ from venue_analytics.harness.redis_server import RedisAddress
 VERSIONS = (16, 18)
 ONE_AIRFLOW = "tests/dags/scheduler/"
 AIRFLOW_METADATA = "airflow"
-#: What takes longest in one process, and begins first therefore.
-LONGEST = (ONE_AIRFLOW, "tests/harness/interleavings/", "tests/jobs/test_s")
+#: The slowest paths in one process, which therefore start first; tests marked `long` follow.
+LONGEST = (ONE_AIRFLOW, "tests/harness/interleavings/")
 
 # A test of a property takes max_examples, or a multiple of it.
 settings.register_profile("quick", max_examples=10, derandomize=True, deadline=None)
@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Say which PostgreSQL versions a test runs on."""
+    """Parametrize a test with the PostgreSQL versions that it runs on."""
     if "postgres" not in metafunc.fixturenames:
         return
     mark = metafunc.definition.get_closest_marker
@@ -58,16 +58,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the deep tests out unless asked for; begin with those that take longest together."""
+    """Deselect the deep tests unless --deep is given; put the slowest files first."""
     left_out = [item for item in items if item.get_closest_marker("deep")]
     if left_out and not config.getoption("deep"):
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-    items.sort(key=lambda item: [not item.nodeid.startswith(path) for path in LONGEST])
+    items.sort(
+        key=lambda item: [
+            *(not item.nodeid.startswith(path) for path in LONGEST),
+            item.get_closest_marker("long") is None,
+        ]
+    )
 
 
 class ByFile(LoadScopeScheduling):
-    """Shares tests out by file, so that its fixtures are made once; those of one Airflow too."""
+    """Distributes tests by file, so that its fixtures are made once; one Airflow is one file."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
@@ -81,10 +86,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 @pytest.fixture(scope="session")
 def server_directory() -> Iterator[Path]:
-    """Where the servers keep their data.
+    """Yield the directory where the servers keep their data.
 
-    Not below pytest's own temporary folder: another session shuts that one against other users,
-    and as root the servers run as one.
+    It is not below pytest's own temporary folder. Another pytest session closes that folder to
+    other users, and when the tests run as root, the servers run as another user.
     """
     with tempfile.TemporaryDirectory(prefix="venue-analytics-tests-") as directory:
         yield Path(directory)
@@ -92,28 +97,28 @@ def server_directory() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def servers(server_directory: Path) -> Iterator[Servers]:
-    """The PostgreSQL servers of this session."""
+    """Yield the PostgreSQL servers of this session."""
     with Servers(server_directory) as started:
         yield started
 
 
 @pytest.fixture(scope="session")
 def postgres(request: pytest.FixtureRequest, servers: Servers) -> PostgresServer:
-    """The PostgreSQL server of the version that a test runs on."""
+    """Return the PostgreSQL server of the version that a test runs on."""
     version: int = request.param
     return servers.postgres(version)
 
 
 @pytest.fixture(scope="session")
 def valkey(server_directory: Path) -> Iterator[ValkeyServer]:
-    """A Redis-protocol server, for the whole session."""
+    """Yield a Redis-protocol server for the whole session."""
     with ValkeyServer(server_directory / "valkey") as server:
         yield server
 
 
 @pytest.fixture
 def redis_client(valkey: ValkeyServer) -> Iterator[redis.Redis]:
-    """A client of a Redis that has just been emptied."""
+    """Yield a client of a Redis that has just been emptied."""
     with RedisAddress.parse(valkey.uri, name="the test's Redis").client() as client:
         client.flushall()
         yield client
@@ -143,33 +148,33 @@ def new_database(
 def shared_database(
     postgres: PostgresServer, servers: Servers
 ) -> Iterator[Callable[[str], Database]]:
-    """Return a file's database of an adapter, for tests that empty it themselves or roll back."""
+    """Share one database per file and adapter, for tests that empty it themselves or roll back."""
     made: dict[str, Database] = {}
 
-    def give(adapter: str) -> Database:
+    def take(adapter: str) -> Database:
         if adapter not in made:
             made[adapter] = servers.take(postgres, adapter)
         return made[adapter]
 
-    yield give
+    yield take
     for adapter, database in made.items():
         servers.give_back(database, adapter)
 
 
 @pytest.fixture
 def simple(new_database: Callable[[str | None], Database]) -> Database:
-    """A migrated database over the adapter `simple`'s three tables, empty."""
+    """Return an empty, migrated database over the three tables of the adapter `simple`."""
     return new_database("simple")
 
 
 @pytest.fixture
 def platform(new_database: Callable[[str | None], Database]) -> Database:
-    """A migrated database over the platform's tables, empty, without their keys and policies."""
+    """Return an empty, migrated database over the platform's tables, without keys and policies."""
     return new_database("platform")
 
 
 def isolated_environment(home: Path, metadata: str) -> dict[str, str]:
-    """What an Airflow process needs to know nothing of any other Airflow."""
+    """Return an environment that isolates an Airflow process from any other Airflow."""
     return plain_environment() | {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
@@ -184,7 +189,7 @@ def isolated_environment(home: Path, metadata: str) -> dict[str, str]:
 def airflow_environment(
     servers: Servers, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
-    """The environment of an Airflow whose metadata database is there and up to date."""
+    """Return the environment of an Airflow whose metadata database is migrated."""
     postgres = servers.postgres(18)
     postgres.prepare({AIRFLOW_METADATA: "airflow"})
     environment = isolated_environment(

@@ -1,7 +1,7 @@
-"""Databases for the tests: copies of migrated ones, which are emptied and used again.
+"""Databases for the tests: copies of migrated ones, which are emptied and reused.
 
-CREATE and DROP DATABASE for each of a thousand tests would make and delete 300 files each, which a
-file system takes ever longer for.
+CREATE and DROP DATABASE for each of a thousand tests would create and delete 300 files each time,
+which a file system does ever more slowly.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ PLATFORM_TABLES = (
     Path(__file__).parents[1] / "include/venue_analytics/demo/platform_schema.sql"
 ).read_text()
 TABLES = {"simple": SIMPLE_TABLES, "platform": PLATFORM_TABLES}
-#: A digest of whatever a test may have changed besides rows: tables, views, functions, rights,
-#: statistics, and the adapter in force. xmin is the transaction that wrote an entry.
+#: A digest of everything but rows that a test may have changed: tables, views, functions, rights,
+#: statistics, and the current adapter. xmin is the transaction that wrote an entry.
 SHAPE = """
 WITH ours AS (
     SELECT c.* FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -62,8 +62,8 @@ SELECT md5(string_agg(entry, ',' ORDER BY entry)) FROM (
     UNION ALL SELECT concat_ws(' ', a.name, a.currency) FROM source.adapter AS a
 ) AS e (entry)
 """
-#: Deletes all rows but the adapter's and has the numbers begin again. Nothing looks at foreign keys
-#: or fires triggers on what calls itself a replica.
+#: Deletes all rows but the adapter's, and resets the sequences. As a replica, the session checks no
+#: foreign keys and fires no triggers.
 EMPTY = """
 DO $$
 DECLARE
@@ -90,7 +90,7 @@ _numbers = count(1)
 
 @dataclass(frozen=True)
 class Database:
-    """A database of its own for one test."""
+    """A separate database for one test."""
 
     server: PostgresServer
     name: str
@@ -100,22 +100,22 @@ class Database:
         return self.server.uri(self.name, user)
 
     def address(self, user: str = "analytics_jobs") -> DatabaseAddress:
-        """Return its address as our code takes it."""
+        """Return its address in the form that the project's code takes."""
         return DatabaseAddress.parse(self.uri(user), name="the test's database")
 
     def jobs(self) -> psycopg.Connection:
-        """Connect as every job does; row-level security holds."""
+        """Connect as every job does, under row-level security."""
         return connect(self.address())
 
     def superuser(self) -> psycopg.Connection:
-        """Connect past row-level security, to arrange and to look; nothing of ours runs so."""
+        """Connect for setup and inspection; bypasses row-level security, as no job may."""
         return psycopg.connect(
             self.server.superuser_uri(self.name), autocommit=True, options="-c timezone=UTC"
         )
 
 
 class Servers:
-    """The PostgreSQL servers of a session: each version is started when it is first asked for."""
+    """The PostgreSQL servers of a session; each version is started when it is first needed."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -141,7 +141,7 @@ class Servers:
         return self._servers[version]
 
     def template(self, server: PostgresServer, adapter: str) -> str:
-        """Return the name of a database that is migrated for an adapter, to be copied."""
+        """Return the name of a database to copy, migrated for an adapter."""
         key = (server.version, adapter)
         if key not in self._templates:
             template = Database(server, f"template_{adapter}")
@@ -155,7 +155,7 @@ class Servers:
         return self._templates[key].name
 
     def take(self, server: PostgresServer, adapter: str) -> Database:
-        """Return an empty database that is migrated for an adapter, perhaps one used before."""
+        """Return an empty database migrated for an adapter; it may be a reused one."""
         if free := self._free.get((server.version, adapter)):
             return free.pop()
         database = Database(server, f"test_{next(_numbers)}")
@@ -163,13 +163,13 @@ class Servers:
         return database
 
     def make(self, server: PostgresServer) -> Database:
-        """Return a new database without anything in it."""
+        """Return a new, empty database."""
         database = Database(server, f"test_{next(_numbers)}")
         server.prepare({database.name: "analytics_owner"})
         return database
 
     def give_back(self, database: Database, adapter: str) -> None:
-        """Empty a database for the next test; drop it if it is not as it was made."""
+        """Empty a database for the next test; drop it if more than its rows have changed."""
         key = (database.server.version, adapter)
         with database.superuser() as connection:
             connection.execute(
@@ -186,16 +186,16 @@ class Servers:
 
 
 def shape_of(connection: psycopg.Connection) -> str:
-    """Return the digest of all but the rows."""
+    """Return the digest of everything but the rows."""
     (shape,) = connection.execute(SHAPE).fetchone() or ("",)
     return str(shape)
 
 
 def make_plain_and_quick(server: PostgresServer) -> None:
-    """Switch off what a test may not hang on, and what only a crash of the machine needs.
+    """Switch off what would make tests vary, and what is only for a crash of the machine.
 
-    Nothing is analysed behind a test's back, so that a statement's plan is the same each time. A
-    crash of the server alone loses nothing.
+    Without autovacuum nothing is analysed in the background, so a statement's plan is the same each
+    time. A crash of only the server loses nothing.
     """
     with psycopg.connect(server.superuser_uri(), autocommit=True) as connection:
         for setting in ("autovacuum", "fsync", "full_page_writes"):
@@ -204,7 +204,7 @@ def make_plain_and_quick(server: PostgresServer) -> None:
 
 
 def copy_database(server: PostgresServer, template: str, name: str, owner: str) -> None:
-    """Copy a database by its files, which without fsync is quicker than through the log."""
+    """Copy a database by its files, which is faster without fsync than through the log."""
     with psycopg.connect(server.superuser_uri(), autocommit=True) as connection:
         connection.execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {} STRATEGY file_copy").format(
@@ -214,7 +214,7 @@ def copy_database(server: PostgresServer, template: str, name: str, owner: str) 
 
 
 def drop_databases(server: PostgresServer, names: Iterable[str]) -> None:
-    """Drop databases, whoever is connected to them."""
+    """Drop databases, even if sessions are connected to them."""
     with psycopg.connect(server.superuser_uri(), autocommit=True) as connection:
         for name in names:
             connection.execute(

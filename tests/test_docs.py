@@ -1,4 +1,4 @@
-"""The docs say what is true of the code."""
+"""The docs agree with the code."""
 
 import re
 from pathlib import Path
@@ -13,17 +13,17 @@ from venue_analytics.settings_reference import PAGE, allowed, reference
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_reference_of_the_settings_is_that_of_the_code():
+def test_the_settings_reference_matches_the_code():
     assert PAGE.read_text() == reference(), "docs/settings.md is out of date: run `make docs`"
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_a_jobs_page_leads_to_its_settings(job):
+def test_a_jobs_page_links_to_its_settings(job):
     assert f"](settings.md#{job})" in (ROOT / "docs" / f"{job.replace('_', '-')}.md").read_text()
     assert f"\n## {job}\n" in PAGE.read_text()
 
 
-def test_a_range_follows_from_the_model():
+def test_a_settings_range_comes_from_the_model():
     model = create_model(
         "Model",
         share=(float | None, Field(0.5, ge=0.1, le=0.9)),
@@ -40,7 +40,7 @@ def test_a_range_follows_from_the_model():
     }
 
 
-def test_a_setting_without_bounds_is_no_setting():
+def test_a_setting_without_bounds_is_refused():
     with pytest.raises(ValueError, match="needs bounds on both sides"):
         allowed({"type": "integer", "minimum": 1})
 
@@ -51,16 +51,16 @@ def test_every_direct_dependency_has_a_reason():
         for line in (ROOT / file).read_text().splitlines():
             if match := re.match(r"([a-z0-9-]+)(\[\w+\])?==", line):
                 name = match[1].removeprefix("apache-airflow-providers")
-                assert name in reasons, f"docs/dependencies.md gives no reason for {match[1]}"
+                assert name in reasons, f"docs/dependencies.md has no reason for {match[1]}"
 
 
-def test_every_local_link_leads_somewhere():
+def test_every_local_link_has_a_target():
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def test_every_fault_in_the_table_is_provoked_by_a_test_and_every_such_test_has_a_row():
+def test_the_faults_in_the_table_are_those_that_tests_provoke():
     provoked = {
         name
         for file in (ROOT / "tests").rglob("test_*.py")

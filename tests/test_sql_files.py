@@ -1,4 +1,4 @@
-"""Every .sql file runs on a real server, and filters by tenant in its own text."""
+"""Every .sql file runs on a real server, and its own text filters by tenant."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
 from tests.databases import Database
+from tests.jobs.facts import AS_OF, TENANT, VENUE, facts_of
 
 import venue_analytics
 from venue_analytics.database.connection import connect
 from venue_analytics.database.contract import VIEWS
 from venue_analytics.demo.platform import load_platform
+from venue_analytics.harness.unit import UnitKind
+from venue_analytics.jobs import JOBS
 
 PACKAGE = Path(venue_analytics.__file__).parent
 FILES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.sql"))
 STATEMENTS = [name for name in FILES if Path(name).parent.name == "sql"]
-#: Scripts of many statements, run by what is named here.
+#: Scripts of many statements, and what runs them.
 SCRIPTS = {
     "database/adapters/csv.sql": "migrate",
     "database/adapters/platform.sql": "migrate",
     "database/adapters/simple.sql": "migrate",
-    "database/migrations/versions/0001_baseline.sql": "migrate",
     "database/roles.sql": "migrate",
     "demo/platform_access.sql": "load_platform",
     "demo/platform_counts.sql": "load_platform",
@@ -37,7 +39,7 @@ SCRIPTS = {
     "demo/platform_sales.sql": "load_platform",
     "demo/platform_schema.sql": "load_platform",
 }
-
+MIGRATIONS = {name for name in FILES if name.startswith("database/migrations/versions/")}
 
 pytestmark = pytest.mark.both_versions
 RUN_BY_THE_OWNER = {"database/sql/set_adapter.sql"}
@@ -47,33 +49,28 @@ def uid(name: str) -> UUID:
     return uuid5(UUID(int=0), name)
 
 
-TENANT, OTHER = uid("tenant"), uid("other tenant")
-VENUE, OTHERS_VENUE = uid("venue"), uid("the other tenant's venue")
-AS_OF = datetime(2024, 7, 1, tzinfo=UTC)
+OTHER, OTHERS_VENUE = uid("other tenant"), uid("the other tenant's venue")
 
-#: A plausible value for every parameter; a new parameter is to be given one here.
+#: A plausible value for every parameter; those of a job's own statements are in its facts.
 VALUES: dict[str, Any] = {
     "as_of": AS_OF,
     "batch": 0,
     "alone": True,
     "clear_number": 0,
-    "codes": [1, 2, 3, 4],
-    "currencies": ["USD"],
     "currency": "USD",
     "cursor": None,
-    "customers": 10,
     "dataset": "orders.csv",
     "deployment": uid("deployment"),
+    "done": ["score"],
     "dry_run": False,
     "ended": False,
     "ended_by": "ada",
-    "ends": Jsonb([{"id": 1, "venue_id": str(VENUE), "outcome": "succeeded"}]),
+    "ends": Jsonb([{"id": 1, "unit_id": str(VENUE), "outcome": "succeeded"}]),
     "error": "no such seat",
     "error_type": "ValueError",
+    "for_plan": 1,
     "force": False,
-    "frequency": [2, 4, 7, 10],
     "gone": [False],
-    "high_risk_min_purchases": 3,
     "host": "host",
     "id": 1,
     "ids": [1],
@@ -81,40 +78,33 @@ VALUES: dict[str, Any] = {
     "job": "rfm_scoring",
     "keeps_every_date": False,
     "key": "sale 7",
+    "keys": ["sale 7"],
     "kind": "item",
     "label": "Hall",
     "left_behind": Jsonb([]),
     "letter": 1,
     "limit_ms": None,
-    "low_risk": AS_OF,
-    "medium_risk_min_purchases": 2,
-    "monetary": [80, 60, 40, 20],
     "name": "simple",
     "names": ["Hall"],
-    "not_high_risk": AS_OF,
-    "not_long_gone": AS_OF,
     "number": 0,
     "outcome": "succeeded",
     "payload": Jsonb({}),
     "permanent": False,
-    "plan_number": 1,
-    "plan_numbers": [1],
+    "parameters": Jsonb({}),
     "plan_try": 1,
+    "plans": [1],
     "reason": "sold",
     "round": 1,
-    "recency": [AS_OF] * 4,
     "rows": 10,
-    "rules": Jsonb({}),
     "rules_hash": "0" * 16,
     "rules_hashes": ["0" * 16],
     "run": 1,
     "run_id": "manual",
-    "segments": [1 + number % 4 for number in range(250)],
     "settings": Jsonb({}),
-    "since": None,
     "source_faults": Jsonb([]),
     "started_at": [AS_OF],
-    "step": 1,
+    "state": "unknown",
+    "step": "score",
     "tenant_id": TENANT,
     "tenant_ids": [TENANT],
     "tenants": [TENANT],
@@ -123,10 +113,10 @@ VALUES: dict[str, Any] = {
     "tokens": [1],
     "traceback": None,
     "try_number": 1,
-    "venue_id": VENUE,
-    "venue_ids": [VENUE],
-    "venue_name": "Hall",
-    "venues": Jsonb([]),
+    "unit_id": VENUE,
+    "unit_ids": [VENUE],
+    "unit_name": "Hall",
+    "units": Jsonb([]),
     "view": "orders",
 }
 
@@ -139,15 +129,24 @@ def parameters_of(name: str) -> set[str]:
     return set(re.findall(r"%\((\w+)\)s", text_of(name)))
 
 
+def job_of(name: str) -> str | None:
+    """Return the job that a file belongs to."""
+    folder, _, rest = name.partition("/")
+    return rest.partition("/")[0] if folder == "jobs" else None
+
+
 def values_for(name: str) -> dict[str, Any]:
-    """Give the parameters of a file; one that has no value here fails the test."""
-    missing = parameters_of(name) - VALUES.keys()
-    assert not missing, f"{name}: give {', '.join(sorted(missing))} a plausible value in VALUES"
-    return {parameter: VALUES[parameter] for parameter in parameters_of(name)}
+    """Return the parameters of a file; fail the test if one has no value."""
+    job = job_of(name)
+    values = VALUES if job is None else VALUES | dict(facts_of(job).sql_values)
+    missing = ", ".join(sorted(parameters_of(name) - values.keys()))
+    place = "VALUES" if job is None else f"sql_values of tests/jobs/{job}/facts.py"
+    assert not missing, f"{name}: add a plausible value for {missing} to {place}"
+    return {parameter: values[parameter] for parameter in parameters_of(name)}
 
 
 def begun(connection: psycopg.Connection, name: str) -> dict[str, Any]:
-    """Begin a night: a run with an item set aside, a token drawn; give a file's parameters."""
+    """Begin a night: store a run and a letter, and draw a token; return a file's parameters."""
 
     def first(before: str, **values: Any) -> Any:
         row = connection.execute(text_of(before), values_for(before) | values).fetchone()
@@ -163,7 +162,7 @@ def begun(connection: psycopg.Connection, name: str) -> dict[str, Any]:
 
 @contextmanager
 def rolled_back(connection: psycopg.Connection) -> Iterator[None]:
-    """Run a block in a transaction of the tenant that leaves no trace."""
+    """Run a block in a transaction of the tenant, and roll it back."""
     with connection.transaction(force_rollback=True):
         connection.execute("SELECT set_config('app.current_tenant_id', %s, TRUE)", [str(TENANT)])
         yield
@@ -173,12 +172,13 @@ def test_there_are_statements() -> None:
     assert len(STATEMENTS) > 30
 
 
-def test_every_file_is_a_statement_or_a_script_that_is_run_by_name() -> None:
-    assert set(FILES) - set(STATEMENTS) == set(SCRIPTS)
+def test_every_file_is_a_statement_a_migration_or_a_known_script() -> None:
+    assert set(FILES) - set(STATEMENTS) == SCRIPTS.keys() | MIGRATIONS
+    assert all((PACKAGE / name).with_suffix(".py").is_file() for name in MIGRATIONS)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_opens_by_saying_what_it_is(name: str) -> None:
+def test_a_file_begins_with_a_comment_that_describes_it(name: str) -> None:
     first = text_of(name).splitlines()[0]
     pattern = r"-- (One row|No rows|At most one row)\b.*: |-- One row a |-- \S.*"
     assert re.match(pattern, first), first
@@ -187,8 +187,8 @@ def test_a_file_opens_by_saying_what_it_is(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_takes_its_values_bound(name: str) -> None:
-    # what is left of % after the bound parameters is the operator, doubled or not, or a LIKE
+def test_a_file_takes_its_values_as_bound_parameters(name: str) -> None:
+    # any % besides the bound parameters is the operator, doubled or not, or part of a LIKE
     text = re.sub(r"%\(\w+\)s|%%", "", text_of(name))
     assert not re.search(r"%[sdbt]\b|\{\w*\}(?!')", text)
 
@@ -225,15 +225,19 @@ def test_the_demos_scripts_run(new_database: Callable[[str | None], Database]) -
     assert summary.orders > 0
 
 
-# another tenant's rows behind every query --------------------------------------------------
+# no query returns another tenant's rows ----------------------------------------------------
 
-#: They only write the tenant that they are given, where no row of another can stand.
+#: These only write the given tenant, where they cannot meet a row of another.
 ONLY_WRITES_ITS_TENANT = {
     "harness/sql/enter.sql",
     "harness/sql/store_payload.sql",
     "harness/sql/write_letter.sql",
-    "jobs/rfm_scoring/sql/claim_venues.sql",
-    # files have one owner: the tables hold one tenant
+    *(
+        f"jobs/{job}/sql/{statement}.sql"
+        for job in JOBS
+        for statement in facts_of(job).only_writes_its_tenant
+    ),
+    # the tables of loaded files hold a single tenant
     "database/purchases/sql/insert_customers.sql",
     "database/purchases/sql/insert_orders.sql",
     "database/purchases/sql/upsert_venues.sql",
@@ -243,15 +247,8 @@ OF_A_TENANT = [
     for name in STATEMENTS
     if "tenant_id" in parameters_of(name) and name not in ONLY_WRITES_ITS_TENANT
 ]
-STATE_TABLES = (
-    "customer_rfm_state",
-    "venue_rfm_state",
-    "customer_segments",
-    "customer_segment_change",
-    "venue_rfm_rules",
-)
-
-SCORE = "jobs/rfm_scoring/sql/score.sql"
+#: Each job and each of its tables.
+KEPT = [(job, table) for job in JOBS for table in facts_of(job).tables]
 
 EVENT, OTHERS_EVENT = uid("event"), uid("the other tenant's event")
 ANNA, BEN, CLEO = uid("anna"), uid("ben"), uid("cleo")
@@ -318,7 +315,7 @@ OWN: dict[str, list[dict[str, Any]]] = {
     "scans": [scan("own", TENANT, EVENT), scan("at a strange event", TENANT, OTHERS_EVENT)],
     "freshness": [{"tenant_id": TENANT, "loaded_through": AS_OF}],
 }
-#: The same things under the other tenant; what an own row names and the tenant must not find.
+#: The same rows of the other tenant, which the tenant's own rows reference but must not find.
 PLANTED: dict[str, list[dict[str, Any]]] = {
     "venues": [{"venue_id": OTHERS_VENUE, "tenant_id": OTHER, "name": "Club", "open": True}],
     "events": [{"event_id": OTHERS_EVENT, "venue_id": VENUE, "tenant_id": OTHER}],
@@ -353,69 +350,42 @@ def insert(connection: psycopg.Connection, schema: str, table: str, row: dict[st
     )
 
 
-def hold(connection: psycopg.Connection, tenant: UUID, customer: UUID, segment: str) -> None:
-    """Store scores of a customer at the venue, and a segment of the venue, for a tenant."""
-    customer_row: dict[str, Any] = {
-        "first_purchase_at": YESTERDAY,
-        "last_purchase_at": YESTERDAY,
-        "created_at": YESTERDAY,
-        "spent_cents": 1,
-        "purchases": 1,
-        "recency_score": 1,
-        "frequency_score": 1,
-        "monetary_score": 1,
-        "segment": 1,
-        "churn_risk": 1,
-        "known": True,
-    }
-    change_row: dict[str, Any] = {"as_of": AS_OF, "segment": 1, "spent_cents": 1, "by_rules": False}
-    rules_row: dict[str, Any] = {"rules_hash": "hash", "rules": Jsonb({})}
-    segment_row: dict[str, Any] = {
-        "customer_count": 1,
-        "total_revenue": 1,
-        "avg_order_value": 1,
-        "avg_lifetime_value": 1,
-        "avg_purchase_frequency": 1,
-        "last_calculated_at": YESTERDAY,
-    }
-    key = {"venue_id": VENUE, "tenant_id": tenant}
-    insert(
-        connection, "public", "customer_rfm_state", key | {"customer_id": customer} | customer_row
-    )
-    insert(connection, "public", "customer_segments", key | {"segment_name": segment} | segment_row)
-    insert(
-        connection,
-        "public",
-        "customer_segment_change",
-        key | {"customer_id": customer} | change_row,
-    )
-    since = YESTERDAY if tenant == TENANT else YESTERDAY - timedelta(hours=1)
-    insert(connection, "public", "venue_rfm_rules", key | {"since": since} | rules_row)
+def hold(connection: psycopg.Connection, tenant: UUID, venues: list[UUID], inside: UUID) -> None:
+    """Store a row of each table of every job for a tenant.
 
-
-def hold_venue(connection: psycopg.Connection, venue: UUID, tenant: UUID) -> None:
-    row = {"venue_id": venue, "tenant_id": tenant, "as_of": YESTERDAY, "main_currency": "USD"}
-    insert(connection, "public", "venue_rfm_state", row)
+    All rows are for the same venue, whichever tenant it belongs to. Tables with one row per unit
+    get one for each of the venues.
+    """
+    for job in JOBS:
+        facts = facts_of(job)
+        is_by_venue = JOBS[job].unit is UnitKind.VENUE
+        for unit in venues if is_by_venue else [tenant]:
+            for table in facts.of_unit:
+                insert(connection, "public", table, facts.rows(tenant, unit, inside)[table])
+        for table, row in facts.rows(tenant, VENUE if is_by_venue else tenant, inside).items():
+            if table not in facts.of_unit:
+                insert(connection, "public", table, row)
 
 
 def held_by(connection: psycopg.Connection, tenant: UUID) -> dict[str, list[Any]]:
+    """Return the rows of every job's tables for a tenant."""
     return {
-        table: connection.execute(
-            sql.SQL("SELECT * FROM public.{} WHERE tenant_id = %s ORDER BY 1, 2, 3").format(
+        f"{job}: {table}": connection.execute(
+            sql.SQL("SELECT * FROM public.{} AS t WHERE tenant_id = %s ORDER BY t::text").format(
                 sql.Identifier(table)
             ),
             [tenant],
         ).fetchall()
-        for table in STATE_TABLES
+        for job, table in KEPT
     }
 
 
 def seen(
     connection: psycopg.Connection, name: str, *, planted: bool, holder: UUID, **others: Any
 ) -> tuple[Any, int, dict[str, list[Any]]]:
-    """Run a file past row-level security; give its answer and what the tenant then holds.
+    """Run a file without row-level security; return its answer and the tenant's rows after it.
 
-    The contract's views are replaced by tables, so that no adapter's joins can hide what the
+    The contract's views are replaced by tables, so that an adapter's joins cannot hide that the
     file itself does not filter.
     """
     with rolled_back(connection):
@@ -427,13 +397,10 @@ def seen(
             for row in rows:
                 insert(connection, "source", view.name, row)
         if holder == TENANT:
-            hold(connection, TENANT, ANNA, "VIP")
-            hold_venue(connection, VENUE, TENANT)
+            hold(connection, TENANT, [VENUE], ANNA)
         if planted:
-            hold(connection, OTHER, CLEO, "the other's")
-            hold_venue(connection, OTHERS_VENUE, OTHER)
-            if holder == OTHER:
-                hold_venue(connection, VENUE, OTHER)
+            others_units = [OTHERS_VENUE, *([VENUE] if holder == OTHER else [])]
+            hold(connection, OTHER, others_units, CLEO)
         values = begun(connection, name) | others
         if "letter" in values:
             for tenant in (TENANT, OTHER) if planted else (TENANT,):
@@ -454,8 +421,8 @@ def test_some_files_take_a_tenant() -> None:
 
 
 @pytest.mark.parametrize("name", OF_A_TENANT)
-@pytest.mark.parametrize("holder", [TENANT, OTHER], ids=["own_scores", "the_others_scores"])
-def test_a_files_own_text_keeps_another_tenants_rows_out(
+@pytest.mark.parametrize("holder", [TENANT, OTHER], ids=["own_results", "the_others_results"])
+def test_the_text_of_a_file_filters_out_another_tenants_rows(
     shared_database: Callable[[str], Database], name: str, holder: UUID
 ) -> None:
     with shared_database("platform").superuser() as connection:

@@ -1,4 +1,4 @@
-"""What a command imports from others: each package costs every start of the command line."""
+"""The third-party packages that a command imports; each one slows every start."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tests.databases import Database
 
 from venue_analytics.demo.airflow import plain_environment
 
-#: typer and what it imports itself.
+#: typer and its own imports.
 TYPER = {"typer", "annotated_doc", "shellingham"}
-#: typer reads ids and paths with pydantic, and so do our settings.
+#: typer parses ids and paths with pydantic, as our settings do.
 PYDANTIC = {
     "pydantic",
     "pydantic_core",
@@ -22,10 +22,10 @@ PYDANTIC = {
     "typing_extensions",
     "typing_inspection",
 }
-#: What lists something from the database: no Alembic, SQLAlchemy, redis or croniter.
+#: The packages of a command that lists rows: no Alembic, SQLAlchemy, redis or croniter.
 LISTING = TYPER | PYDANTIC | {"psycopg", "psycopg_binary", "rich"}
 
-#: Runs a command as `python -m` does; tells on standard error which packages it imported.
+#: Runs a command as `python -m` does; writes the packages that it imported to standard error.
 SCRIPT = """
 import json, runpy, sys
 at_start = set(sys.modules)
@@ -39,7 +39,7 @@ finally:
 
 
 def packages_of(*command: str, **environment: str) -> set[str]:
-    """Name the packages of others that a command has imported when it ends well."""
+    """Return the third-party packages that a command that succeeds has imported."""
     ended = subprocess.run(
         [sys.executable, "-c", SCRIPT, *command],
         env=plain_environment() | environment,
@@ -56,7 +56,7 @@ def packages_of(*command: str, **environment: str) -> set[str]:
     [(("--help",), TYPER), (("history", "--help"), TYPER | PYDANTIC)],
     ids=["--help", "history --help"],
 )
-def test_help_imports_what_reads_the_command_and_no_more(
+def test_help_imports_only_what_parses_the_command(
     command: tuple[str, ...], allowed: set[str]
 ) -> None:
     assert packages_of(*command) <= allowed

@@ -1,4 +1,4 @@
-"""Each shipped adapter: what it makes of the tables that it is defined over."""
+"""Each shipped adapter: what it returns for the tables that it is defined over."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def insert(connection: psycopg.Connection, table: str, **values: Any) -> None:
 
 
 @pytest.mark.parametrize("adapter", ["simple", "platform", "csv"])
-def test_an_adapter_gives_every_column_of_the_contract_in_its_type(
+def test_an_adapter_has_every_column_of_the_contract_in_its_type(
     new_database: Callable[[str | None], Database], adapter: str
 ) -> None:
     with new_database(adapter).superuser() as connection:
@@ -65,7 +65,7 @@ def test_simple_reads_each_status(simple: Database, status: str | None, expected
             "SELECT status, is_sale, refunded_at, amount_cents, currency FROM source.orders"
         ).fetchall()
     is_sale = expected in ("paid", "refunded")
-    # an order of status refunded was refunded in whole when it was made
+    # an order with status refunded was fully refunded when it was made
     assert found == [(expected, is_sale, AT if status == "refunded" else None, 500, "USD")]
 
 
@@ -81,7 +81,7 @@ def test_simple_reads_each_status(simple: Database, status: str | None, expected
         ("NaN", 9 * 10**18),
     ],
 )
-def test_an_amount_becomes_whole_cents_and_one_beyond_reckoning_the_largest(
+def test_an_amount_becomes_whole_cents_and_an_absurd_one_the_largest(
     simple: Database, amount: str | None, cents: int | None
 ) -> None:
     with simple.superuser() as connection:
@@ -146,7 +146,7 @@ def platform_order(connection: psycopg.Connection, status: str) -> UUID:
     ("refund_status", "refunds"),
     [(None, []), ("COMPLETED", [(500, AT)]), ("PENDING", []), ("FAILED", [])],
 )
-def test_platform_reads_refunds_that_went_through_and_when_an_order_was_refunded(
+def test_platform_reads_completed_refunds_and_when_an_order_was_refunded(
     platform: Database,
     order_status: str,
     refunded_at: datetime | None,
@@ -184,7 +184,7 @@ def test_platform_reads_refunds_that_went_through_and_when_an_order_was_refunded
         ("ACTIVE", AT, False),
     ],
 )
-def test_platform_tells_open_venues_from_closed_and_deleted_ones(
+def test_platform_distinguishes_open_venues_from_closed_and_deleted_ones(
     platform: Database, status: str, deleted_at: datetime | None, is_open: bool
 ) -> None:
     with platform.superuser() as connection:
@@ -213,7 +213,7 @@ def test_platform_tells_open_venues_from_closed_and_deleted_ones(
         ("CANCELLED", False),
     ],
 )
-def test_platform_takes_a_customer_out_from_the_request_for_erasure_on(
+def test_platform_marks_a_customer_as_erased_from_the_request_on(
     platform: Database, request_status: str | None, erased: bool
 ) -> None:
     made = {"created_at": AT, "updated_at": AT}
@@ -231,7 +231,7 @@ def test_platform_takes_a_customer_out_from_the_request_for_erasure_on(
     ("status", "deleted_at", "deleted"),
     [("ACTIVE", None, False), ("DELETED", None, True), ("ACTIVE", AT, True)],
 )
-def test_platform_tells_deleted_customers(
+def test_platform_recognises_deleted_customers(
     platform: Database, status: str, deleted_at: datetime | None, deleted: bool
 ) -> None:
     with platform.superuser() as connection:
@@ -250,7 +250,7 @@ def test_platform_tells_deleted_customers(
 
 
 @pytest.mark.parametrize("adapter", ["simple", "platform"])
-def test_the_jobs_list_every_tenants_venues_and_read_one_tenants_where_tables_are_guarded(
+def test_with_row_level_security_the_jobs_list_all_venues_but_read_one_tenants_rows(
     new_database: Callable[[str | None], Database], adapter: str
 ) -> None:
     database = new_database(None)

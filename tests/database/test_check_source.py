@@ -1,4 +1,4 @@
-"""`check-source` says in plain words what is amiss, and exits 1 only where the contract breaks."""
+"""`check-source` reports what is wrong in plain words; it exits 1 only if the contract breaks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NewDatabase = Callable[[str | None], Database]
 TENANT, OTHER = UUID(int=1), UUID(int=2)
 VENUE = UUID(int=11)
 
-#: One tenant's venue, its customer and a sale, with nothing amiss.
+#: A tenant's venue, its customer and a sale, with nothing wrong.
 SOUND = """
 INSERT INTO venues VALUES (
     '00000000-0000-0000-0000-00000000000b', '00000000-0000-0000-0000-000000000001', 'Hall'
@@ -34,7 +34,7 @@ INSERT INTO orders VALUES (
 
 
 def replace_view(name: str, columns: str, rest: str = "") -> str:
-    """Give the statements that define a contract view anew, as somebody's adapter might."""
+    """Return the statements that redefine a contract view, as another adapter might."""
     return (
         f"DROP VIEW source.{name}; CREATE VIEW source.{name} WITH (security_invoker) AS "
         f"SELECT {columns} {rest}; GRANT SELECT ON source.{name} TO analytics_jobs, "
@@ -68,7 +68,7 @@ def look(database: Database, *changes: str) -> SourceReport:
 
 
 def command_line(database: Database) -> subprocess.CompletedProcess[str]:
-    """Run `python -m venue_analytics check-source` as one would, with the jobs' login."""
+    """Run `python -m venue_analytics check-source` as a user does, with the jobs' login."""
     return subprocess.run(
         [sys.executable, "-m", "venue_analytics", "check-source"],
         env=os.environ | {"AIRFLOW_CONN_ANALYTICS_DB": database.uri("analytics_jobs")},
@@ -96,7 +96,7 @@ def test_a_sound_source_has_no_faults(simple: Database) -> None:
 
 
 def order(number: int, **changes: str) -> str:
-    """Give the statement that adds an order with some columns changed; values are SQL."""
+    """Return the statement that adds an order with some columns changed; values are SQL."""
     values = {
         "id": f"'{UUID(int=100 + number)}'",
         "tenant_id": f"'{TENANT}'",
@@ -110,7 +110,7 @@ def order(number: int, **changes: str) -> str:
 
 
 def venue(venue_id: UUID, tenant: str, name: str) -> str:
-    """Give the statement that adds a venue; the tenant is SQL."""
+    """Return the statement that adds a venue; the tenant is SQL."""
     return f"INSERT INTO venues VALUES ('{venue_id}', {tenant}, '{name}');"  # noqa: S608
 
 
@@ -140,7 +140,9 @@ def venue(venue_id: UUID, tenant: str, name: str) -> str:
         ),
     ],
 )
-def test_what_real_platforms_have_is_a_warning(simple: Database, change: str, words: str) -> None:
+def test_a_flaw_that_real_platforms_have_is_a_warning(
+    simple: Database, change: str, words: str
+) -> None:
     report = look(simple, change)
     assert report.faults == []
     assert [w.replace("1 row ", "1 rows ") for w in report.warnings] == [words]
@@ -151,7 +153,7 @@ def test_guests_are_neither_fault_nor_warning(simple: Database) -> None:
     assert (report.faults, report.warnings) == ([], [])
 
 
-def test_no_venues_at_all_is_a_warning(simple: Database) -> None:
+def test_a_source_without_venues_is_a_warning(simple: Database) -> None:
     report = look(simple, "DELETE FROM orders; DELETE FROM venues;")
     assert report.faults == []
     assert "source.venues has no rows: there is nothing to do" in report.warnings
@@ -224,7 +226,10 @@ def test_no_venues_at_all_is_a_warning(simple: Database) -> None:
         ),
         (
             replace_view("freshness", f"'{OTHER}'::uuid AS tenant_id, now() AS loaded_through"),
-            "source.freshness has rows for 0 of 1 tenants: the others' venues cannot be done",
+            (
+                "source.freshness has rows for 0 of 1 tenants: "
+                "venues of the other tenants cannot be processed"
+            ),
         ),
         (
             replace_view(
@@ -234,7 +239,7 @@ def test_no_venues_at_all_is_a_warning(simple: Database) -> None:
         ),
         (
             "REVOKE SELECT ON source.refunds FROM analytics_jobs",
-            "source.refunds may not be read: GRANT SELECT ON source.refunds TO analytics_jobs",
+            "source.refunds is not readable: GRANT SELECT ON source.refunds TO analytics_jobs",
         ),
         (
             "REVOKE SELECT ON public.users FROM analytics_jobs",
@@ -249,12 +254,12 @@ def test_no_venues_at_all_is_a_warning(simple: Database) -> None:
         ),
     ],
 )
-def test_what_breaks_the_contract_is_a_fault(simple: Database, change: str, words: str) -> None:
+def test_a_breach_of_the_contract_is_a_fault(simple: Database, change: str, words: str) -> None:
     report = look(simple, change)
     assert words in [fault.replace("1 row ", "1 rows ") for fault in report.faults]
 
 
-def test_a_fault_of_one_view_does_not_hide_those_of_another(simple: Database) -> None:
+def test_a_fault_in_one_view_does_not_hide_faults_in_another(simple: Database) -> None:
     report = look(simple, "DROP VIEW source.scans; DROP VIEW source.events CASCADE;")
     assert {"source.scans is missing", "source.events is missing"} <= set(report.faults)
 
@@ -265,7 +270,7 @@ def test_orders_of_several_tenants_are_counted_together(simple: Database) -> Non
         simple,
         venue(second, f"'{OTHER}'", "Club"),
         order(1, tenant_id=f"'{OTHER}'", venue_id=f"'{second}'"),
-        # at the other tenant's venue: unknown to its own
+        # at the other tenant's venue, which the order's tenant does not have
         order(2, venue_id=f"'{second}'"),
     )
     assert (report.rows["orders"], report.rows["customers"]) == (3, 1)
@@ -282,7 +287,7 @@ def test_an_adapter_over_empty_tables_keeps_the_contract(
         assert check_source(connection).faults == []
 
 
-def test_a_platform_kept_in_order_has_no_warnings(platform: Database) -> None:
+def test_a_clean_platform_has_no_warnings(platform: Database) -> None:
     made: dict[str, Any] = {"at": "2024-06-01Z", "tenant": TENANT, "venue": VENUE}
     made |= {"event": UUID(int=41), "user": UUID(int=21), "order": UUID(int=31)}
     with platform.superuser() as connection:
@@ -329,7 +334,9 @@ def test_the_command_exits_1_with_a_fault_and_shows_no_traceback(simple: Databas
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_a_database_that_was_never_migrated_is_told_what_to_do(new_database: NewDatabase) -> None:
+def test_the_error_of_a_database_that_was_never_migrated_shows_what_to_do(
+    new_database: NewDatabase,
+) -> None:
     database = new_database(None)
     done = command_line(database)
     assert done.returncode == 1
@@ -337,7 +344,7 @@ def test_a_database_that_was_never_migrated_is_told_what_to_do(new_database: New
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_a_missing_connection_is_told_in_words() -> None:
+def test_a_missing_connection_is_reported_without_a_traceback() -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW_CONN_")}
     done = subprocess.run(
         [sys.executable, "-m", "venue_analytics", "check-source"],

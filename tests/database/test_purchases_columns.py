@@ -1,4 +1,4 @@
-"""Which column of a file is taken for what."""
+"""Which column of a file is used for which role."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def test_case_spaces_dashes_and_camel_case_do_not_matter(header: list[str]) -> N
     assert find_columns(header, ColumnChoice()) == {"customer": 0, "time": 1, "amount": 2}
 
 
-def test_a_better_name_wins_wherever_it_stands() -> None:
+def test_a_better_name_wins_whatever_its_position() -> None:
     header = ["total", "user", "date", "amount", "customer_id", "ordered_at"]
     assert find_columns(header, ColumnChoice()) == {"customer": 4, "time": 5, "amount": 3}
 
@@ -40,13 +40,13 @@ def test_a_chosen_column_is_used_and_never_recognised_for_another_role() -> None
     assert found == {"customer": 0, "time": 1, "amount": 3}
 
 
-def test_of_two_columns_that_differ_in_case_the_one_written_as_chosen_is_used() -> None:
+def test_of_two_columns_that_differ_in_case_the_exact_match_is_used() -> None:
     header = ["customer", "date", "amount", "Amount"]
     assert find_columns(header, ColumnChoice(amount="Amount"))["amount"] == 3
 
 
 @pytest.mark.parametrize(
-    ("header", "choice", "told"),
+    ("header", "choice", "messages"),
     [
         (["who", "date", "amount"], ColumnChoice(), ["customer", "--customer-column", "'who'"]),
         (["customer", "when", "how much"], ColumnChoice(), ["--time-column", "--amount-column"]),
@@ -64,12 +64,12 @@ def test_of_two_columns_that_differ_in_case_the_one_written_as_chosen_is_used() 
         ),
     ],
 )
-def test_a_header_that_will_not_do_is_told_with_what_is_there_and_what_to_use(
-    header: list[str], choice: ColumnChoice, told: list[str]
+def test_the_error_of_a_bad_header_lists_its_columns_and_the_options(
+    header: list[str], choice: ColumnChoice, messages: list[str]
 ) -> None:
     with pytest.raises(LoadError) as error:
         find_columns(header, choice)
-    for words in told:
+    for words in messages:
         assert words in str(error.value)
 
 

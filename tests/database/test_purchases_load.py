@@ -43,13 +43,13 @@ def jobs(database: Database) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture
 def everything(database: Database) -> Iterator[psycopg.Connection]:
-    """Sees all tenants' rows."""
+    """Yield a connection that sees all tenants' rows."""
     with database.superuser() as connection:
         yield connection
 
 
 class Shop:
-    """A folder with one file of purchases, and the database it is loaded into."""
+    """A folder with one file of purchases, and the database that it is loaded into."""
 
     def __init__(self, connection: psycopg.Connection, folder: Path) -> None:
         self.connection = connection
@@ -90,7 +90,7 @@ VERSIONS = """
 """
 
 
-def test_a_file_is_loaded_and_told_of(shop: Shop, jobs: psycopg.Connection) -> None:
+def test_a_file_is_loaded_and_reported(shop: Shop, jobs: psycopg.Connection) -> None:
     report = shop.load(
         "Customer ID;Order Date;Total;Venue;Qty;State;Currency\n"
         "c1;2025-01-01;10.50;Hall;2;x;EUR\n"
@@ -144,7 +144,7 @@ def test_equal_rows_are_both_kept_and_a_second_load_writes_no_row(
     assert len(before) == 3 + 2 + 1
 
 
-def test_a_mended_file_loads_its_mended_rows_and_rewrites_no_other(
+def test_a_corrected_file_rewrites_only_its_corrected_rows(
     shop: Shop, jobs: psycopg.Connection
 ) -> None:
     first = shop.load(f"{HEADER}\nc1,2025-01-01,5\nc2,2025-01-01,oops\nc3,2025-01-01,7\n")
@@ -155,11 +155,11 @@ def test_a_mended_file_loads_its_mended_rows_and_rewrites_no_other(
     assert (mended.inserted, mended.updated, mended.unchanged, mended.rejected) == (1, 1, 1, 0)
     assert not shop.rejects.exists()
     assert rows(jobs, ORDERS) == [(2, 5), (3, 6), (4, 8)]
-    # Of the first load, only line 4 is written anew: two orders were there, one is as it was.
+    # Only line 4 is written again: of the two orders before, one is unchanged.
     assert len(set(before) & set(rows(jobs, VERSIONS))) == len(before) - 1
 
 
-def test_rows_no_longer_in_the_file_go_with_their_customers_and_venues(
+def test_rows_no_longer_in_the_file_are_removed_with_their_customers_and_venues(
     shop: Shop, jobs: psycopg.Connection
 ) -> None:
     header = "customer,time,amount,venue"
@@ -170,7 +170,7 @@ def test_rows_no_longer_in_the_file_go_with_their_customers_and_venues(
     assert rows(jobs, "SELECT name FROM source.venues") == [("Hall",)]
 
 
-def test_a_data_set_leaves_another_alone_and_shares_its_customers(
+def test_a_data_set_does_not_change_another_but_shares_its_customers(
     shop: Shop, jobs: psycopg.Connection
 ) -> None:
     shop.load(f"{HEADER}\nc1,2025-01-01,5\nc2,2025-01-01,6\n", dataset="north")
@@ -187,7 +187,7 @@ def test_a_data_set_leaves_another_alone_and_shares_its_customers(
 def test_ids_are_made_from_the_data_set_and_the_line(shop: Shop, jobs: psycopg.Connection) -> None:
     shop.load(f"{HEADER}\nc1,2025-01-01,5\n", dataset="north")
     ids = rows(jobs, "SELECT order_id, customer_id, venue_id FROM source.orders")
-    # Written out: were they ever to change, a second load would no longer find its rows.
+    # Fixed values, because a second load would not find its rows if the ids ever changed.
     assert [str(found) for found in ids[0]] == [
         "1a6cbba2-2550-5ef6-b2c0-5663aedbc97c",
         "3ed25041-a949-5cb2-b971-d1cd98594f92",
@@ -195,7 +195,7 @@ def test_ids_are_made_from_the_data_set_and_the_line(shop: Shop, jobs: psycopg.C
     ]
 
 
-def test_a_refunded_purchase_was_refunded_in_whole_when_it_was_made(
+def test_a_refunded_purchase_is_fully_refunded_when_it_was_made(
     shop: Shop, jobs: psycopg.Connection
 ) -> None:
     shop.load("customer,time,amount,status\nc1,2025-01-01,5,refunded\nc1,2025-01-02,6,paid\n")
@@ -252,7 +252,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("between", [1, 0], ids=["among good rows", "one after another"])
-def test_broken_rows_are_each_named_and_every_other_is_loaded(
+def test_broken_rows_are_each_reported_and_all_others_are_loaded(
     shop: Shop, jobs: psycopg.Connection, between: int
 ) -> None:
     good = b'g1,2025-01-01,5,1\n"g,2","2025-01-02",6,"2"\n' * between
@@ -286,7 +286,7 @@ def test_more_rejects_than_are_shown_are_all_counted_and_written(shop: Shop) -> 
     assert len(shop.rows_in_rejects()) == 2
 
 
-def test_quoted_line_ends_and_windows_line_ends_are_fine(
+def test_quoted_line_ends_and_windows_line_ends_are_accepted(
     shop: Shop, jobs: psycopg.Connection
 ) -> None:
     report = shop.load(
@@ -298,11 +298,11 @@ def test_quoted_line_ends_and_windows_line_ends_are_fine(
     assert rows(jobs, ORDERS) == [(2, 5), (4, 6)]
 
 
-def test_line_ends_of_old_spreadsheets_are_fine(shop: Shop) -> None:
+def test_line_ends_of_old_spreadsheets_are_accepted(shop: Shop) -> None:
     assert shop.load(f"{HEADER}\rc1,2025-01-01,5\rc2,2025-01-01,6\r").loaded == 2
 
 
-def test_blank_lines_before_the_header_and_at_the_end_are_fine(
+def test_blank_lines_before_the_header_and_at_the_end_are_accepted(
     shop: Shop, jobs: psycopg.Connection
 ) -> None:
     report = shop.load(f"\n \n{HEADER}\nc1,2025-01-01,5\n\n  \n\n")
@@ -311,7 +311,7 @@ def test_blank_lines_before_the_header_and_at_the_end_are_fine(
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-def test_the_delimiter_is_recognised_also_in_a_quoted_header(shop: Shop, delimiter: str) -> None:
+def test_the_delimiter_is_recognised_even_in_a_quoted_header(shop: Shop, delimiter: str) -> None:
     header = delimiter.join(['"Customer"', '"Time, local; or|UTC"', '"Amount"'])
     report = shop.load(
         f"{header}\n" + delimiter.join(["c1", "2025-01-01", "5"]) + "\n",
@@ -321,7 +321,7 @@ def test_the_delimiter_is_recognised_also_in_a_quoted_header(shop: Shop, delimit
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "is empty"),
         (b"\xef\xbb\xbf\n", "is empty"),
@@ -338,17 +338,17 @@ def test_the_delimiter_is_recognised_also_in_a_quoted_header(shop: Shop, delimit
     ],
 )
 def test_a_file_that_cannot_be_loaded_is_one_clear_error_and_changes_nothing(
-    shop: Shop, jobs: psycopg.Connection, content: bytes, told: str
+    shop: Shop, jobs: psycopg.Connection, content: bytes, message: str
 ) -> None:
     shop.load(f"{HEADER}\nc1,2025-01-01,5\n")
     before = rows(jobs, VERSIONS)
-    with pytest.raises(LoadError, match=told):
+    with pytest.raises(LoadError, match=message):
         shop.load(content)
     assert rows(jobs, VERSIONS) == before
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"timezone": "Europe/Berlino"}, "Europe/Berlino.*--timezone"),
         ({"timezone": "../etc/passwd"}, "--timezone"),
@@ -358,12 +358,12 @@ def test_a_file_that_cannot_be_loaded_is_one_clear_error_and_changes_nothing(
         ({"columns": ColumnChoice(venue="hall")}, "--venue-column"),
     ],
 )
-def test_a_bad_option_is_named(shop: Shop, options: dict[str, Any], told: str) -> None:
-    with pytest.raises(LoadError, match=told):
+def test_a_bad_option_is_named(shop: Shop, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(LoadError, match=message):
         shop.load(f"{HEADER}\nc1,2025-01-01,5\n", **options)
 
 
-def test_a_file_that_is_not_there_or_would_be_overwritten_is_named(
+def test_a_file_that_is_missing_or_would_be_overwritten_is_named(
     shop: Shop, jobs: psycopg.Connection, tmp_path: Path
 ) -> None:
     options: dict[str, Any] = {"columns": ColumnChoice(), "now": NOW}

@@ -1,4 +1,4 @@
-"""Splitting a file into records: whatever is broken, the rows around it are read."""
+"""Splitting a file into records: the rows around a broken one are always read."""
 
 import csv
 from io import StringIO
@@ -40,7 +40,7 @@ def test_the_last_line_of_a_record_may_look_like_a_row() -> None:
     assert fields('"x\ny",b,1\nc,d,2\n') == [["x\ny", "b", "1"], ["c", "d", "2"]]
 
 
-def test_a_quote_left_open_costs_its_own_line_only() -> None:
+def test_an_open_quote_spoils_only_its_own_line() -> None:
     records = read('a,x,1\nb,"y,2\nc,z,3\nd,z,4\n')
     assert [(r.line, r.problem is None) for r in records] == [
         (1, True),
@@ -51,8 +51,8 @@ def test_a_quote_left_open_costs_its_own_line_only() -> None:
     assert records[1].raw == 'b,"y,2'
 
 
-def test_a_quote_left_open_does_not_reach_for_a_quote_further_down() -> None:
-    # Read as CSV has it, the field would end in line 4, and lines 1 to 4 would be one good record.
+def test_an_open_quote_is_not_closed_by_a_quote_further_down() -> None:
+    # By the rules of CSV, the field would end in line 4, and lines 1 to 4 would be one good record.
     text = 'b,"y,2\nc,z,3\nd,z,4\ne",5\nf,z,6\n'
     assert next(csv.reader(StringIO(text), strict=True))[2] == "5"
     records = read(text)
@@ -65,18 +65,18 @@ def test_a_quote_left_open_does_not_reach_for_a_quote_further_down() -> None:
     ]
 
 
-def test_a_quote_left_open_does_not_end_in_a_good_row_with_quotes_of_its_own() -> None:
+def test_an_open_quote_does_not_end_in_a_good_row_with_its_own_quotes() -> None:
     records = read('a,"x,1\nb,",",2\nc,y,3\n')
     assert [r.line for r in records if r.problem] == [1]
     assert [r.fields for r in records if not r.problem] == [["b", ",", "2"], ["c", "y", "3"]]
 
 
-def test_quotes_left_open_line_after_line_are_each_one_bad_line() -> None:
+def test_open_quotes_in_consecutive_lines_spoil_one_line_each() -> None:
     records = read('a,"x,1\n' * 5 + "b,y,2\n")
     assert [bool(r.problem) for r in records] == [True] * 5 + [False]
 
 
-def test_a_record_over_more_lines_than_the_window_is_taken_for_an_open_quote() -> None:
+def test_a_record_of_more_lines_than_the_window_counts_as_an_open_quote() -> None:
     def record_of(lines: int) -> str:
         return 'a,"x' + "\nx" * (lines - 1) + '",1\n'
 
@@ -93,7 +93,7 @@ def test_an_overlong_line_is_cut_and_the_next_one_is_read() -> None:
     assert len(records[1].raw) == MAX_LINE_CHARACTERS
 
 
-def test_a_nul_byte_costs_its_own_line_also_inside_quotes() -> None:
+def test_a_nul_byte_spoils_only_its_own_line_even_inside_quotes() -> None:
     records = read('a,b\0,1\na,"b\nc\0d",2\na,b,3\n')
     assert [r.problem[0] if r.problem else None for r in records] == [
         "NUL byte",
@@ -113,8 +113,8 @@ def test_the_last_line_needs_no_end() -> None:
         max_size=8,
     )
 )
-def test_what_a_csv_writer_writes_is_read_back(rows: list[list[str]]) -> None:
-    # The last field tells that a line inside a field is no row by itself.
+def test_the_output_of_a_csv_writer_is_read_back(rows: list[list[str]]) -> None:
+    # The last field shows that a line inside a field is not a row by itself.
     rows = [[first, second, f"{third}!"] for first, second, third in rows]
     text = StringIO(newline="")
     csv.writer(text).writerows(rows)

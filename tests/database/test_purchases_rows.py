@@ -1,4 +1,4 @@
-"""Which values of a row are good, and what is said of those that are not."""
+"""Which values of a row are good, and how bad ones are reported."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -73,7 +73,7 @@ def test_a_good_row_is_a_purchase() -> None:
 @pytest.mark.parametrize(
     ("text", "at"),
     [
-        ("2025-07-01", datetime(2025, 6, 30, 22, tzinfo=UTC)),  # its midnight in Berlin
+        ("2025-07-01", datetime(2025, 6, 30, 22, tzinfo=UTC)),  # midnight in Berlin
         ("20250701", datetime(2025, 6, 30, 22, tzinfo=UTC)),
         ("2025-07-01 10:00", datetime(2025, 7, 1, 8, tzinfo=UTC)),
         ("2025-07-01T10:00:00.25", datetime(2025, 7, 1, 8, 0, 0, 250_000, tzinfo=UTC)),
@@ -83,7 +83,7 @@ def test_a_good_row_is_a_purchase() -> None:
         ("1900-01-01T00:00:00Z", datetime(1900, 1, 1, tzinfo=UTC)),
     ],
 )
-def test_any_iso_date_or_time_is_read_on_the_clock_it_names_or_the_given_one(
+def test_any_iso_date_or_time_is_read_in_its_own_zone_or_the_given_one(
     text: str, at: datetime
 ) -> None:
     assert good(time=text).ordered_at == at
@@ -101,7 +101,7 @@ def test_any_iso_date_or_time_is_read_on_the_clock_it_names_or_the_given_one(
         ("9999999999.99", "9999999999.99"),
     ],
 )
-def test_plain_numbers_of_at_most_two_decimals_are_amounts(text: str, amount: str) -> None:
+def test_plain_numbers_with_at_most_two_decimals_are_amounts(text: str, amount: str) -> None:
     assert good(amount=text).amount == Decimal(amount)
 
 
@@ -117,16 +117,16 @@ def test_plain_numbers_of_at_most_two_decimals_are_amounts(text: str, amount: st
         (" Refunded ", "refunded"),
     ],
 )
-def test_usual_words_for_a_status_are_understood(text: str, status: str) -> None:
+def test_common_words_for_a_status_are_recognised(text: str, status: str) -> None:
     assert good(status=text).status == status
 
 
-def test_what_may_be_empty_has_a_plain_meaning() -> None:
+def test_optional_values_may_be_empty() -> None:
     found = good(tickets="", currency="")
     assert (found.tickets, found.currency) == (None, "USD")
 
 
-def test_names_are_read_without_space_around_them_and_a_venue_on_one_line() -> None:
+def test_names_are_stripped_and_a_venues_name_is_put_on_one_line() -> None:
     found = good(customer=" c 1 ", venue=" Blue\n Hall ", tickets="2.0", currency="eur")
     assert (found.customer, found.venue) == ("c 1", "Blue Hall")
     assert (found.tickets, found.currency) == (2, "EUR")
@@ -189,7 +189,7 @@ def test_optional_columns_may_be_missing() -> None:
         ("tickets", "9" * 5000, "bad number of tickets"),
     ],
 )
-def test_a_bad_value_is_named_with_its_column_and_kind(role: str, value: str, kind: str) -> None:
+def test_a_bad_value_is_reported_with_its_column_and_kind(role: str, value: str, kind: str) -> None:
     reject = bad(**{role: value})
     assert (reject.line, reject.column, reject.kind) == (7, role.title(), kind)
     assert reject.reason
@@ -206,13 +206,13 @@ def test_a_bad_value_is_named_with_its_column_and_kind(role: str, value: str, ki
         (RULES.header, "header again"),
     ],
 )
-def test_a_row_that_is_no_row_is_named_without_a_column(fields: list[str], kind: str) -> None:
+def test_a_malformed_row_is_reported_without_a_column(fields: list[str], kind: str) -> None:
     reject = read_row(Record(3, ",".join(fields), list(fields)), RULES)
     assert isinstance(reject, Reject)
     assert (reject.line, reject.column, reject.kind) == (3, None, kind)
 
 
-def test_bytes_that_are_not_utf8_spoil_a_row_wherever_they_stand() -> None:
+def test_bytes_that_are_not_utf8_spoil_a_row_in_any_column() -> None:
     header = [*RULES.header, "note"]
     rules = RowRules(header, RULES.positions, RULES.zone, "USD", "all", RULES.now)
     fields = [*GOOD.values(), "caf\udce9"]
@@ -222,7 +222,7 @@ def test_bytes_that_are_not_utf8_spoil_a_row_wherever_they_stand() -> None:
     assert reject.raw.endswith(r"caf\xe9")
 
 
-def test_a_line_with_a_time_or_an_amount_in_place_looks_like_a_row_by_itself() -> None:
+def test_a_line_with_a_time_or_an_amount_in_its_column_looks_like_a_row() -> None:
     fields = list(GOOD.values())
     assert is_plausible(fields, False, RULES)
     assert is_plausible([*fields[:2], "x", *fields[3:]], False, RULES)
@@ -230,12 +230,12 @@ def test_a_line_with_a_time_or_an_amount_in_place_looks_like_a_row_by_itself() -
     assert not is_plausible(fields[:-1], False, RULES)
 
 
-def test_a_record_holds_line_ends_only_where_they_do_no_harm() -> None:
+def test_a_record_may_have_line_ends_only_in_harmless_columns() -> None:
     assert is_plausible(list((GOOD | {"venue": "Blue\nHall"}).values()), True, RULES)
     assert not is_plausible(list((GOOD | {"customer": "c\n1"}).values()), True, RULES)
 
 
-def test_what_is_shown_cannot_command_a_terminal() -> None:
+def test_printable_text_cannot_control_a_terminal() -> None:
     assert printable("a\x1b[31m\udcff\0é") == r"a\x1b[31m\xff\x00é"
 
 
@@ -253,7 +253,7 @@ OPEN_QUOTES = st.sampled_from(['"b,2025-01-01,5,', 'b,2025-01-01,5,"', 'b",2025-
 
 
 @given(st.lists(st.one_of(GOOD_ROWS, GARBAGE, OPEN_QUOTES), max_size=14))
-def test_a_good_row_is_read_whatever_stands_around_it(texts: list[str]) -> None:
+def test_a_good_row_is_read_whatever_is_around_it(texts: list[str]) -> None:
     header, positions = ["c", "t", "a", "note"], {"customer": 0, "time": 1, "amount": 2}
     rules = RowRules(header, positions, ZoneInfo("UTC"), "USD", "shop", RULES.now)
     texts = [text.format(f"good{number}") for number, text in enumerate(texts)]

@@ -1,4 +1,4 @@
-"""Each rule of RFM scoring at its edges, one sentence a test."""
+"""Each rule of RFM scoring at its edges, one rule per test."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from zoneinfo import ZoneInfo
 import pytest
 import redis
 from tests.databases import Database
-from tests.jobs.platform_nights import FIRST, Platform
-from tests.jobs.rfm_oracle import Row, Rules, segment_of, whole_days
-from tests.jobs.scoring import (
+from tests.jobs.rfm_scoring.platform_nights import FIRST, Platform
+from tests.jobs.rfm_scoring.rfm_oracle import Row, Rules, segment_of, whole_days
+from tests.jobs.rfm_scoring.scoring import (
     AS_OF,
     OTHER_VENUE,
     TENANT,
@@ -45,7 +45,7 @@ def only(rows: dict[Any, Row]) -> Row:
 
 
 def crowd(count: int, days: float = 1, amount: int = 0) -> list[Sale]:
-    """Give others at the venue, each with one purchase of the same amount."""
+    """Return other customers at the venue, each with one purchase of the same amount."""
     return [Sale(f"other {number}", ago(days), amount) for number in range(count)]
 
 
@@ -99,12 +99,12 @@ def test_customers_who_spent_the_same_share_the_lower_percentile(simple_house: S
     assert {row["monetary_score"] for row in scores.values()} == {2}
 
 
-def test_one_customer_alone_spent_more_than_nobody(simple_house: SimpleHouse) -> None:
+def test_a_single_customer_has_the_lowest_monetary_score(simple_house: SimpleHouse) -> None:
     row = only(simple_house.score([Sale("anna", ago(1), 1_000_000)]))
     assert row["monetary_score"] == 1
 
 
-def test_where_all_spent_the_same_all_have_the_lowest_monetary_score(
+def test_customers_who_all_spent_the_same_have_the_lowest_monetary_score(
     simple_house: SimpleHouse,
 ) -> None:
     scores = simple_house.score(crowd(9, amount=25))
@@ -133,9 +133,9 @@ def test_unknown_customers_count_in_the_percentiles_and_get_no_row(
         (3, 2, "At-Risk"),  # 7
         (2, 1, "At-Risk"),  # 5
         (1, 1, "Lost"),  # 4
-        (1, 2, "Lost"),  # 5, and beyond 180 days
-        (1, 4, "Lost"),  # 7, and beyond 180 days
-        (1, 5, "Regular"),  # 8: at that, the days do not matter
+        (1, 2, "Lost"),  # 5, but beyond 180 days
+        (1, 4, "Lost"),  # 7, but beyond 180 days
+        (1, 5, "Regular"),  # 8, for which the days do not matter
     ],
 )
 def test_segments_begin_at_totals_of_12_8_and_5(
@@ -257,7 +257,7 @@ def test_thresholds_come_from_settings(simple_house: SimpleHouse) -> None:
     assert (row["segment"], row["churn_risk"]) == ("Regular", "medium")
 
 
-def test_a_venue_has_thresholds_of_its_own(simple_house: SimpleHouse) -> None:
+def test_a_venue_may_have_its_own_thresholds(simple_house: SimpleHouse) -> None:
     simple_house.fill(
         [Sale("anna", ago(40)), Sale("anna", ago(40), venue=OTHER_VENUE)],
         venues=[(VENUE, TENANT), (OTHER_VENUE, TENANT)],
@@ -284,7 +284,7 @@ def test_free_orders_are_purchases(simple_house: SimpleHouse) -> None:
     assert (value["clv"], value["predicted_clv_12_months"]) == (0, 0)
 
 
-def test_a_free_order_that_was_refunded_is_no_purchase(simple_house: SimpleHouse) -> None:
+def test_a_free_order_that_was_refunded_is_not_a_purchase(simple_house: SimpleHouse) -> None:
     scores = simple_house.score(
         [Sale("anna", ago(1), 0, status="refunded"), Sale("ben", ago(1), 0)]
     )
@@ -398,17 +398,17 @@ DAYS = {5: (10, 25), 4: (35, 55), 3: (65, 85), 2: (95, 150), 1: (200, 400)}
 PURCHASES = {5: 10, 4: 7, 3: 4, 2: 2, 1: 1}
 
 
-def test_the_sql_gives_each_triple_its_segment(platform_house: PlatformHouse) -> None:
+def test_the_sql_assigns_each_triple_its_segment(platform_house: PlatformHouse) -> None:
     at = Platform(platform_house)
     for (r, alike), f, m in product(product(SCORES, (0, 1)), SCORES, SCORES):
         buyer = uid(f"customer {r} {alike} {f} {m}")
         at.register(buyer)
         for number in range(PURCHASES[f]):
-            # a fifth of all customers spend as much as another: each fifth is a monetary score
+            # each fifth of all customers spends the same, and so has one monetary score
             at.buy(buyer, FIRST - (DAYS[r][alike] + number) * DAY, m * 1400 // PURCHASES[f])
     at.rules = Rules(rule_set="standard")
     at.night(FIRST)
-    # the first number of days of each recency score in turn, so that the second is beyond it
+    # use the first number of days of each recency score as its bound; the second is beyond it
     for at_risk_max_days, _ in DAYS.values():
         at.rules = Rules(at_risk_max_days=at_risk_max_days)
         at.night(FIRST)

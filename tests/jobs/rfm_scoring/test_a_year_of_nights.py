@@ -13,10 +13,10 @@ import redis
 from psycopg import sql
 from psycopg.rows import dict_row
 from tests.databases import Database, Servers
-from tests.jobs import rfm_oracle as oracle
-from tests.jobs.rfm_oracle import Row, Rules, Source, Standing, VenueScores
-from tests.jobs.scoring import HISTORY_VIEWS, VIEWS, PlatformHouse, make_settings
-from tests.jobs.segment_history_oracle import SegmentHistory, segment_movements
+from tests.jobs.rfm_scoring import rfm_oracle as oracle
+from tests.jobs.rfm_scoring.rfm_oracle import Row, Rules, Source, Standing, VenueScores
+from tests.jobs.rfm_scoring.scoring import HISTORY_VIEWS, VIEWS, PlatformHouse, make_settings
+from tests.jobs.rfm_scoring.segment_history_oracle import SegmentHistory, segment_movements
 
 from venue_analytics.database.migrate import migrate
 from venue_analytics.demo.platform import TENANTS, load_platform
@@ -32,7 +32,7 @@ CHANGED = NIGHTS[240]
 
 @pytest.fixture(scope="module")
 def demo(servers: Servers) -> Database:
-    """The demo platform at a fiftieth of its size, on one PostgreSQL: it is about the calendar."""
+    """Return the demo platform at a fiftieth of its size, on one PostgreSQL version only."""
     server = servers.postgres(18)
     server.prepare({"year": "analytics_owner"})
     database = Database(server, "year")
@@ -42,7 +42,7 @@ def demo(servers: Servers) -> Database:
 
 
 def read(session: psycopg.Connection[Any]) -> dict[str, list[Row]]:
-    """Read the platform's tables as the tenant sees them."""
+    """Read the tenant's rows of the platform's tables."""
     with session.cursor(row_factory=dict_row) as cursor:
         return {
             table: cursor.execute(
@@ -54,7 +54,7 @@ def read(session: psycopg.Connection[Any]) -> dict[str, list[Row]]:
 
 
 def of_venue(source: Source, venue_id: UUID) -> Source:
-    """Give what of the source bears on a venue: the oracle goes through all that it is given."""
+    """Return the part of the source that concerns a venue; the oracle scans all of its input."""
     orders = [order for order in source.orders if order.venue_id == venue_id]
     ids = {order.order_id for order in orders}
     buyers = {order.customer_id for order in orders}
@@ -93,7 +93,7 @@ def test_history_and_movements_of_a_year_equal_the_oracles(
                 of_night = oracle.score_venue(
                     part, venue, as_of, rules[venue_id], standing[venue_id]
                 )
-                rules_hash = make_settings(settings=asked).for_venue(venue_id).rules_hash()
+                rules_hash = make_settings(settings=asked).for_unit(venue_id).rules_hash()
                 histories[venue_id].note(of_night, rules_hash)
                 standing[venue_id] = of_night.standing
                 scores.append(of_night)
@@ -107,7 +107,7 @@ def test_history_and_movements_of_a_year_equal_the_oracles(
         assert in_order(house, "segment_movements") == by_key(
             "segment_movements", segment_movements(rows)
         )
-    # it was a year of many movements, and of one change of rules
+    # the year had many movements, and one change of rules
     kinds = Counter(row["kind"] for row in rows)
     assert kinds["movement"] > 150
     assert kinds["rules"] > 10

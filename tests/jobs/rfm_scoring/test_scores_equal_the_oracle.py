@@ -1,4 +1,4 @@
-"""Every column of every view equals the oracle's, on whatever a source may hold."""
+"""Every column of every view equals the oracle's, whatever a source holds."""
 
 from __future__ import annotations
 
@@ -12,11 +12,29 @@ from uuid import UUID, uuid5
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.jobs import rfm_oracle as oracle
-from tests.jobs.rfm_oracle import Customer, Order, Refund, Rules, Source, Standing, Venue
-from tests.jobs.scoring import OTHER_TENANT, TENANT, VIEWS, House, PlatformHouse, SimpleHouse, uid
+from tests.jobs.rfm_scoring import rfm_oracle as oracle
+from tests.jobs.rfm_scoring.rfm_oracle import (
+    Customer,
+    Order,
+    Refund,
+    Rules,
+    Source,
+    Standing,
+    Venue,
+)
+from tests.jobs.rfm_scoring.scoring import (
+    OTHER_TENANT,
+    TENANT,
+    VIEWS,
+    House,
+    PlatformHouse,
+    SimpleHouse,
+    uid,
+)
 
-#: One database serves all examples, so that the fixture is not made again for each.
+pytestmark = pytest.mark.long
+
+#: All examples share one database, so the fixture need not be reset for each.
 on_real_servers = settings(
     max_examples=2 * settings().max_examples,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -40,16 +58,16 @@ as_ofs = st.sampled_from(
         datetime(2024, 7, 1, 12, 34, 56, 789012, tzinfo=UTC),
     ]
 )
-#: How long before as_of: about the thresholds, at both sides of each and on it.
+#: Times before as_of: on each threshold and on both sides of it.
 ages = st.builds(
     lambda days, off: timedelta(days=days) + off,
     st.sampled_from([0, 1, 30, 31, 60, 61, 90, 91, 180, 181, 400]),
     st.sampled_from([timedelta(0), MICROSECOND, -MICROSECOND, SECOND, -SECOND]),
 )
-#: Few amounts, so that many tie; the last two are the largest that counts, and one too large.
+#: Few amounts, so that many tie; the last two are the largest that counts and one too large.
 cents = st.sampled_from([0, 0, 1, 500, 500, 1000, 1000, 1001, 1005, 9999])
 odd_cents = cents | st.sampled_from([None, -1, -1000, 999_999_999_999, 1_000_000_000_000])
-#: Mostly the audited rules; else rules with other bounds, and a look-back.
+#: Mostly the audited rules; otherwise rules with other bounds and a look-back.
 rules = st.just(Rules()) | st.builds(
     Rules,
     recency_days=st.sampled_from([(30, 60, 90, 180), (0, 1, 31, 400)]),
@@ -67,7 +85,7 @@ rules = st.just(Rules()) | st.builds(
 def lists_of_any_length(
     orders: st.SearchStrategy[dict[str, Any]],
 ) -> st.SearchStrategy[list[dict[str, Any]]]:
-    """Draw none, one, some or many; left to itself, hypothesis seldom draws more than five."""
+    """Draw none, one, some or many; by itself, Hypothesis seldom draws more than five."""
     return st.sampled_from([60, 25, 5, 1, 0]).flatmap(
         lambda length: st.lists(orders, min_size=length, max_size=length)
     )
@@ -75,7 +93,7 @@ def lists_of_any_length(
 
 @st.composite
 def simple_orders(draw: st.DrawFn) -> dict[str, Any]:
-    """Draw an order of the adapter `simple`: at any venue or none, by anybody or nobody."""
+    """Draw an order of the adapter `simple`, at any venue or none, by any customer or none."""
     return {
         "tenant_id": draw(st.sampled_from([TENANT, TENANT, OTHER_TENANT])),
         "user_id": draw(st.sampled_from([*BUYERS, None])),
@@ -119,7 +137,7 @@ def test_the_adapter_simple(
         }
         for number, one in enumerate(drawn)
     ]
-    rules = replace(rules, currency=None)  # all of `simple` is in the adapter's one currency
+    rules = replace(rules, currency=None)  # the adapter `simple` has only one currency
     status = {"completed": "paid", "refunded": "refunded"}
     source = Source(
         venues=VENUES,
@@ -154,7 +172,7 @@ def test_the_adapter_simple(
 
 @st.composite
 def platform_orders(draw: st.DrawFn) -> dict[str, Any]:
-    """Draw an order of the platform with its refunds: whole, partial, too much, not yet, never."""
+    """Draw an order of the platform with refunds: full, partial, excessive, pending or failed."""
     refund = st.fixed_dictionaries(
         {
             "cents": st.sampled_from([0, 1, 500, 999, 1000, 1001, 20_000]),
@@ -174,7 +192,7 @@ def platform_orders(draw: st.DrawFn) -> dict[str, Any]:
             )
         ),
         "cents": draw(odd_cents),
-        # that of the event, mostly
+        # mostly that of the event
         "currency": draw(st.sampled_from(["", "", "", "", "USD", "EUR", None])),
         "age": draw(ages),
         "updated_age": draw(ages | ages.map(lambda age: -age)),
@@ -184,7 +202,7 @@ def platform_orders(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def platform_users(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """Draw who is registered, where, whether deleted and whether asked to be erased."""
+    """Draw the accounts: where each is registered, whether deleted, and whether to be erased."""
     return [
         {
             "id": user,
@@ -276,7 +294,7 @@ def _platform_source(
     users: Sequence[Mapping[str, Any]],
     event_venues: Sequence[int],
 ) -> Source:
-    """Read the platform's tables as the domain says."""
+    """Read the platform's tables in the domain's terms."""
     status = dict.fromkeys(("CONFIRMED", "COMPLETED", "PAID", "REFUND_INITIATED"), "paid") | {
         "REFUNDED": "refunded",
         "PENDING": "pending",
@@ -342,7 +360,7 @@ def _score_and_compare(
     rules: Rules,
     standing: Mapping[UUID, Standing],
 ) -> dict[UUID, Standing]:
-    """Run the job as of a moment; compare all views; give what it leaves to the next run."""
+    """Run the job as of a moment and compare all views; return what the next run keeps."""
     scoring = house.run(as_of, rules=rules)
     assert scoring.unfinished == []
     scores = [
@@ -391,7 +409,7 @@ def _insert_venues(house: House) -> None:
 
 
 def _insert_events(house: House, event_venues: Sequence[int]) -> None:
-    """Put each event at a venue, in the tenant of that venue where it has one."""
+    """Draw a venue for each event, and the venue's tenant if it has one."""
     house.insert(
         "events",
         [

@@ -1,4 +1,4 @@
-"""The platform's tables, changed day by day and scored night by night, beside the oracles."""
+"""The platform's tables, changed by day and scored by night, with the oracles alongside."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from uuid import UUID, uuid5
 
 import psycopg
 from psycopg import sql
-from tests.jobs import rfm_oracle as oracle
-from tests.jobs.rfm_oracle import Row, Rules, Source, Standing, Venue, VenueScores
-from tests.jobs.scoring import (
+from tests.jobs.rfm_scoring import rfm_oracle as oracle
+from tests.jobs.rfm_scoring.rfm_oracle import Row, Rules, Source, Standing, Venue, VenueScores
+from tests.jobs.rfm_scoring.scoring import (
     HISTORY_VIEWS,
     OTHER_TENANT,
     STATE_TABLES,
@@ -25,7 +25,7 @@ from tests.jobs.scoring import (
     make_settings,
     uid,
 )
-from tests.jobs.segment_history_oracle import SegmentHistory, segment_movements
+from tests.jobs.rfm_scoring.segment_history_oracle import SegmentHistory, segment_movements
 
 from venue_analytics.database.connection import connect
 from venue_analytics.harness.history import Attempt
@@ -36,7 +36,7 @@ FIRST = datetime(2023, 7, 1, 2, tzinfo=UTC)
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 TENANTS = (TENANT, OTHER_TENANT)
 HALL, CLUB, STAGE = (uid(name) for name in ("hall", "club", "stage"))
-#: Two venues of one tenant, and one that is alone in its tenant.
+#: Two venues of one tenant, and the only venue of another.
 TENANT_OF = {HALL: TENANT, CLUB: TENANT, STAGE: OTHER_TENANT}
 VENUES = tuple(TENANT_OF)
 EVENTS = tuple(uid(f"event {number}") for number in range(5))
@@ -46,12 +46,12 @@ HALLS, CLUBS = EVENTS[0], EVENTS[2]
 
 
 class Platform:
-    """The platform's tables, what has been made of them night by night, and what should be."""
+    """The platform's tables, the results of each night, and the expected results."""
 
     def __init__(self, house: PlatformHouse) -> None:
         self.house = house
         house.clear()
-        # hundreds of sequences use these tables in turn
+        # hundreds of sequences use these tables one after another
         tables = sql.SQL(", ").join(map(sql.Identifier, (*house.source_tables, *STATE_TABLES)))
         house.superuser.execute(sql.SQL("VACUUM {}").format(tables))
         self.tables: dict[str, dict[UUID, Row]] = {name: {} for name in house.source_tables}
@@ -62,7 +62,7 @@ class Platform:
         self.scores: dict[UUID, VenueScores] = {}
         self.standing: dict[UUID, Standing] = {}
         self.histories = {venue_id: SegmentHistory() for venue_id in VENUES}
-        #: Of each venue: as of when, by which rules, and whether it was gone.
+        #: For each venue: the as_of, the rules, and whether the venue was gone.
         self.done: dict[UUID, tuple[datetime, str, bool]] = {}
         dates = {"created_at": LONG_AGO, "updated_at": LONG_AGO}
         for venue_id, tenant_id in TENANT_OF.items():
@@ -90,7 +90,7 @@ class Platform:
         for buyer in BUYERS:
             self.register(buyer)
 
-    # what happens at the platform
+    # changes at the platform
 
     def put(self, table: str, row_id: UUID, **columns: Any) -> UUID:
         """Insert a row, or change some of its columns."""
@@ -99,7 +99,7 @@ class Platform:
         return row_id
 
     def register(self, buyer: UUID, tenant_id: UUID = TENANT) -> None:
-        """Open an account, or open it again."""
+        """Open or reopen an account."""
         self.put(
             "users",
             buyer,
@@ -122,7 +122,7 @@ class Platform:
         currency: str | None = "USD",
         written: datetime | None = None,
     ) -> UUID:
-        """Place an order; it is written when it is placed, unless something else is said."""
+        """Place an order; updated_at is when it was placed unless `written` is given."""
         return self.put(
             "orders",
             uuid5(TENANT, f"order {len(self.tables['orders'])} {at}"),
@@ -145,7 +145,7 @@ class Platform:
         *,
         status: str = "COMPLETED",
     ) -> UUID:
-        """Ask for a refund."""
+        """Add a refund."""
         return self.put(
             "order_refunds",
             uuid5(order_id, f"refund {len(self.tables['order_refunds'])} {at}"),
@@ -158,7 +158,7 @@ class Platform:
         )
 
     def ask_to_erase(self, buyer: UUID, status: str = "PENDING") -> None:
-        """Take down a request to be erased, or what has become of it."""
+        """Add a buyer's request to be erased, or change its status."""
         self.put(
             "gdpr_deletion_requests",
             uuid5(buyer, "erasure"),
@@ -170,7 +170,7 @@ class Platform:
         )
 
     def lose(self, table: str, row_id: UUID) -> None:
-        """Delete a row, and the refunds of an order."""
+        """Delete a row; with an order, also its refunds."""
         self.tables[table].pop(row_id, None)
         if table == "orders":
             refunds = self.tables["order_refunds"]
@@ -178,10 +178,10 @@ class Platform:
                 del refunds[refund_id]
 
     def is_open(self, venue_id: UUID) -> bool:
-        """Whether a venue is there to be scored."""
+        """Return whether a venue is open, and so is scored."""
         return bool(self.tables["venues"][venue_id]["status"] == "ACTIVE")
 
-    # what is made of it
+    # nights
 
     def night(
         self,
@@ -197,8 +197,8 @@ class Platform:
         plan = partial(self.house.plan, as_of, chosen, venues=venues, force=force)
         if killed_before is not None:
             with suppress(psycopg.OperationalError):
-                self.house.work(plan(), chosen, opener=self.killed_before(killed_before))
-        scoring = self.house.work(plan(), chosen)
+                self.house.work(plan(), opener=self.killed_before(killed_before))
+        scoring = self.house.work(plan())
         assert scoring.unfinished == []
         self.expect(as_of, chosen, venues, force=force)
         self.compare()
@@ -206,7 +206,7 @@ class Platform:
         return scoring.attempts
 
     def store(self) -> None:
-        """Bring the source's tables to what they are here."""
+        """Update the source's tables to match these."""
         with self.house.superuser.transaction():
             for name, rows in self.tables.items():
                 stored = self.stored[name]
@@ -231,7 +231,7 @@ class Platform:
         *,
         force: bool = False,
     ) -> None:
-        """Have the oracles take a night."""
+        """Update the oracles with a night."""
         source = oracle.platform_source(
             {name: list(rows.values()) for name, rows in self.tables.items()}
         )
@@ -240,7 +240,7 @@ class Platform:
                 continue
             if not venue.open and venue.venue_id not in self.scores:
                 continue
-            work = (as_of, chosen.for_venue(venue.venue_id).rules_hash(), not venue.open)
+            work = (as_of, chosen.for_unit(venue.venue_id).rules_hash(), not venue.open)
             done = self.done.get(venue.venue_id)
             is_newer = done is not None and done[0] > as_of
             if (done == work or is_newer) and not force:
@@ -296,14 +296,14 @@ class Platform:
                 assert not differing, f"{name} (found, expected): {differing}"
 
     def building_again_changes_nothing(self, as_of: datetime) -> None:
-        """After a night, the same one built again writes no row."""
+        """Check that building a night a second time writes no row."""
         before = self.house.row_versions()
         attempts = self.night(as_of, force=True)
         assert {attempt.outcome for attempt in attempts.values()} <= {"succeeded"}
         assert self.house.row_versions() == before
 
     def killed_before(self, statement: int) -> Callable[[], psycopg.Connection]:
-        """Open connections of which the one that comes to that statement is killed."""
+        """Return an opener whose connection is killed before the statement with this number."""
         numbers = count()
         superuser = self.house.superuser
 
@@ -330,7 +330,7 @@ def _by_key(columns: Sequence[str], rows: Sequence[Row]) -> dict[tuple[Any, ...]
 
 
 def bens_order(at: Platform) -> UUID:
-    """Return what BEN bought at HALL."""
+    """Return BEN's order at HALL."""
     (order_id,) = (
         key
         for key, row in at.tables["orders"].items()

@@ -1,6 +1,6 @@
-"""RFM scoring as the domain describes it, slowly and in exact arithmetic: what the SQL must equal.
+"""RFM scoring as the domain describes it, slow and in exact arithmetic; the SQL must equal it.
 
-Rows are dicts under the names of the views' columns, so that a column more or less is a difference.
+Rows are dicts keyed by the views' columns, so that a missing or extra column is a difference.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Customer:
 
 @dataclass(frozen=True)
 class Source:
-    """All that the jobs may read."""
+    """Everything that the jobs may read."""
 
     venues: Sequence[Venue] = ()
     orders: Sequence[Order] = ()
@@ -95,7 +95,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Rules:
-    """The audited service's thresholds, and which rules name segments and churn risk."""
+    """The audited service's thresholds, and the rule set for segments and churn risk."""
 
     recency_days: tuple[int, int, int, int] = (30, 60, 90, 180)
     frequency_purchases: tuple[int, int, int, int] = (10, 7, 4, 2)
@@ -114,13 +114,13 @@ class Rules:
 
     @property
     def segments(self) -> tuple[str, ...]:
-        """The names of its segments."""
+        """The names of the segments."""
         return STANDARD_SEGMENTS if self.rule_set == "standard" else SEGMENTS
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What earlier runs left of a venue that a later one keeps."""
+    """What a later run keeps of a venue's earlier results."""
 
     main_currency: str | None = None
     created_at: Mapping[UUID, datetime] = field(default_factory=dict)
@@ -128,7 +128,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class ScoredCustomer:
-    """A customer of a venue, unrounded."""
+    """A customer of a venue, with unrounded values."""
 
     customer_id: UUID
     purchases: int
@@ -146,7 +146,7 @@ class ScoredCustomer:
 
 @dataclass(frozen=True)
 class VenueScores:
-    """A venue's customers, its percentiles' whole population, as of a moment."""
+    """A venue's customers as of a moment: the whole population of its percentiles."""
 
     venue_id: UUID
     tenant_id: UUID
@@ -158,19 +158,19 @@ class VenueScores:
 
     @property
     def shown(self) -> list[ScoredCustomer]:
-        """Those whom the source knows: the others count in the percentiles alone."""
+        """The customers whom the source knows; the others count only in the percentiles."""
         return [customer for customer in self.population if customer.known]
 
     @property
     def standing(self) -> Standing:
-        """What the next run finds."""
+        """What the next run finds of these results."""
         return Standing(self.main_currency, {c.customer_id: c.created_at for c in self.population})
 
 
 def platform_source(tables: Mapping[str, Iterable[Mapping[str, Any]]]) -> Source:
-    """Read the platform's tables, given as rows by the table's name, as the domain says.
+    """Convert rows of the platform's tables, by table name, to the domain's terms.
 
-    Row-level security is not looked at: a row is of the tenant that it names.
+    Row-level security is ignored: a row belongs to the tenant that it names.
     """
     venue_of = {event["id"]: event["venue_id"] for event in tables["events"]}
     orders = {order["id"]: order for order in tables["orders"]}
@@ -318,7 +318,7 @@ def score_venue(
 
 
 def customer_rfm_scores(scores: Iterable[VenueScores]) -> list[Row]:
-    """Give the rows of the view of that name."""
+    """Return the rows of the view of that name."""
     return [
         {
             "customer_id": c.customer_id,
@@ -344,7 +344,7 @@ def customer_rfm_scores(scores: Iterable[VenueScores]) -> list[Row]:
 
 
 def customer_segments(scores: Iterable[VenueScores]) -> list[Row]:
-    """Give the rows of the table of that name: all segments, empty ones with zeros."""
+    """Return the rows of the table of that name: all segments, empty ones with zeros."""
     rows = []
     for venue in scores:
         for segment in venue.segments:
@@ -371,7 +371,7 @@ def customer_segments(scores: Iterable[VenueScores]) -> list[Row]:
 
 
 def customer_venue_value(scores: Iterable[VenueScores]) -> list[Row]:
-    """Give the rows of the view of that name."""
+    """Return the rows of the view of that name."""
     return [
         {
             "customer_id": c.customer_id,
@@ -386,7 +386,7 @@ def customer_venue_value(scores: Iterable[VenueScores]) -> list[Row]:
 
 
 def customer_lifetime_value(scores: Sequence[VenueScores]) -> list[Row]:
-    """Give the rows of the view of that name: over all venues in the tenant's currency."""
+    """Return the rows of the view of that name, over all venues in the tenant's currency."""
     rows = []
     for tenant_id in {venue.tenant_id for venue in scores}:
         own = [venue for venue in scores if venue.tenant_id == tenant_id]
@@ -448,7 +448,7 @@ def _units(cents: int) -> Decimal:
 
 
 def _value(source: Source, order: Order, as_of: datetime) -> Decimal | None:
-    """Give what an order is worth as of a moment; None if it is no purchase."""
+    """Return the value of an order as of a moment; None if it is not a purchase."""
     if order.amount is None or not 0 <= order.amount < TOO_LARGE:
         return None
     refunds = [
@@ -466,7 +466,7 @@ def _value(source: Source, order: Order, as_of: datetime) -> Decimal | None:
 
 
 def _rows_of_customer(source: Source, customer_id: UUID, tenant_id: UUID) -> list[Customer]:
-    """Give what the tenant's own row says, then what the row of no tenant says."""
+    """Return the customer's row of the tenant, then the row without a tenant."""
     rows = [c for c in source.customers if c.customer_id == customer_id]
     own = [c for c in rows if c.tenant_id == tenant_id]
     return own + [c for c in rows if c.tenant_id is None]
@@ -482,12 +482,12 @@ def _erased(source: Source, customer_id: UUID, tenant_id: UUID) -> bool:
 
 
 def _score(met: Sequence[bool]) -> int:
-    """Give 5 for the first bound met, 4 for the second, …; 1 for none."""
+    """Return 5 for the first bound met, 4 for the second, …; 1 for none."""
     return next((score for score, yes in zip((5, 4, 3, 2), met, strict=True) if yes), 1)
 
 
 def segment_of(recency: int, frequency: int, monetary: int, days: int, rules: Rules) -> str:
-    """Name the segment of three scores and the days since the last purchase."""
+    """Return the segment for three scores and the days since the last purchase."""
     if rules.rule_set == "standard":
         return _standard_segment(recency, frequency, monetary)
     total = recency + frequency + monetary
@@ -501,7 +501,7 @@ def segment_of(recency: int, frequency: int, monetary: int, days: int, rules: Ru
 
 
 def _standard_segment(r: int, f: int, m: int) -> str:
-    """Recency by recency, and not first match wins: said in another way than the domain does."""
+    """Decide by recency first, unlike the domain's description, in which the first match wins."""
     often, worth = f + m >= 6, f >= 4 and m >= 4
     if r == 1:
         return "Can't Lose" if worth else "At Risk" if f >= 2 and often else "Lost"

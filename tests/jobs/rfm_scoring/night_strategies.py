@@ -1,4 +1,4 @@
-"""What may happen at a platform between its nights, for Hypothesis to draw from."""
+"""Hypothesis strategies for what may happen at a platform between its nights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from hypothesis import strategies as st
-from tests.jobs.platform_nights import (
+from tests.jobs.rfm_scoring.platform_nights import (
     BUYERS,
     DAY,
     EVENTS,
@@ -22,27 +22,27 @@ from tests.jobs.platform_nights import (
     VENUES,
     Platform,
 )
-from tests.jobs.rfm_oracle import Row, Rules
+from tests.jobs.rfm_scoring.rfm_oracle import Row, Rules
 
 from venue_analytics.harness.history import Attempt
 
 MICROSECOND = timedelta(microseconds=1)
 
-#: When the row was last written, as updated_at tells it; None leaves that as it is.
+#: When the row was last written according to updated_at; None leaves updated_at unchanged.
 WRITTEN: dict[str, Callable[[Platform], datetime | None]] = {
     "since the last night": lambda at: at.last + (at.next - at.last) / 2,
     "long before": lambda at: at.last - 3 * DAY,
     "after as_of": lambda at: at.next + MINUTE,
-    "untold": lambda _: None,
+    "unchanged": lambda _: None,
 }
 written = st.sampled_from(["since the last night"] * 5 + list(WRITTEN))
-#: Of changes of what is there already.
-rewritten = st.sampled_from(["since the last night"] * 3 + ["untold"] * 2 + list(WRITTEN))
+#: The same for changes of existing rows.
+rewritten = st.sampled_from(["since the last night"] * 3 + ["unchanged"] * 2 + list(WRITTEN))
 numbers = st.integers(0, 30)
 buyers = st.integers(0, len(BUYERS) - 1)
 events = st.integers(0, len(EVENTS) - 1)
 venues = st.integers(0, len(VENUES) - 1)
-#: Before the coming night's as_of, or after it; about the thresholds, on each and beside it.
+#: Ages before or after the next night's as_of; on each threshold and next to it.
 ages = st.builds(
     lambda days, off: days * DAY + off,
     st.sampled_from(
@@ -56,8 +56,8 @@ status = st.sampled_from([*sold, "REFUNDED", "REFUNDED", "PENDING", "CANCELLED"]
 currencies = st.sampled_from(["USD"] * 12 + ["EUR", "EUR", None])
 
 
-def _told(written: str, at: Platform) -> dict[str, datetime]:
-    """Give the column updated_at of a change, if it is told."""
+def _updated_at(written: str, at: Platform) -> dict[str, datetime]:
+    """Return the column updated_at of a change, if it changes."""
     moment = WRITTEN[written](at)
     return {} if moment is None else {"updated_at": moment}
 
@@ -86,7 +86,7 @@ class Buys:
 
 @dataclass(frozen=True)
 class Changes:
-    """Of a row of orders or refunds, some columns; ages become moments, numbers ids."""
+    """Changes a column of an order or refund; ages become moments, and numbers become ids."""
 
     table: str
     row: int
@@ -105,7 +105,7 @@ class Changes:
             value = EVENTS[value]
         elif self.column == "created_at":
             value = at.next - value
-        at.put(self.table, row_id, **{self.column: value}, **_told(self.written, at))
+        at.put(self.table, row_id, **{self.column: value}, **_updated_at(self.written, at))
 
 
 @dataclass(frozen=True)
@@ -137,17 +137,17 @@ class Refunds:
 
 @dataclass(frozen=True)
 class Merges:
-    """All of one customer's orders become another's."""
+    """Gives all of one customer's orders to another."""
 
     buyer: int
     into: int
     written: str
 
     def do(self, at: Platform) -> None:
-        told = _told(self.written, at)
+        updated_at = _updated_at(self.written, at)
         for order_id, row in at.tables["orders"].items():
             if row["user_id"] == BUYERS[self.buyer]:
-                at.put("orders", order_id, user_id=BUYERS[self.into], **told)
+                at.put("orders", order_id, user_id=BUYERS[self.into], **updated_at)
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ class ChangesAccount:
 
 @dataclass(frozen=True)
 class ChangesRules:
-    """For all venues, or for one."""
+    """Changes the rules for all venues, or for one."""
 
     rules: Rules
     venue: int | None
@@ -209,7 +209,7 @@ class OpensOrCloses:
         at.put("venues", venue_id, status="CLOSED" if at.is_open(venue_id) else "ACTIVE")
 
 
-#: What every sequence begins with, so that what is done then meets purchases.
+#: Every sequence begins with these purchases, so that later changes have something to change.
 ALWAYS = tuple(
     Buys(
         buyer=number % len(BUYERS),
@@ -218,7 +218,7 @@ ALWAYS = tuple(
         status="CONFIRMED",
         currency="USD",
         age=(1 + number * 11 % 100) * DAY,
-        written="untold",
+        written="unchanged",
     )
     for number in range(24)
 )
@@ -239,7 +239,7 @@ Deed = (
 
 @dataclass(frozen=True)
 class Night:
-    """What happens before a night, how long after the last it is, and how it is asked for."""
+    """A night: what happens before it, the time since the last one, and how it is requested."""
 
     deeds: list[Deed]
     after: timedelta
@@ -253,7 +253,7 @@ class Night:
             deed.do(at)
         return at.night(
             at.next,
-            # only open ones may be asked for; none is all
+            # only open venues may be requested; None means all
             venues=[v for v in ask.venues if at.is_open(v)] or None,
             force=ask.force,
             killed_before=self.killed_before,
@@ -262,7 +262,7 @@ class Night:
 
 @dataclass(frozen=True)
 class Ask:
-    """How a night is asked for."""
+    """How a night is requested."""
 
     as_of: Callable[[datetime, timedelta], datetime] = lambda last, after: last + after
     venues: tuple[UUID, ...] = ()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 from tests.databases import Database
-from tests.jobs.platform_nights import (
+from tests.jobs.rfm_scoring.platform_nights import (
     ANNA,
     BEN,
     CLEO,
@@ -19,14 +19,14 @@ from tests.jobs.platform_nights import (
     HALLS,
     Platform,
 )
-from tests.jobs.scoring import PlatformHouse, SimpleHouse
+from tests.jobs.rfm_scoring.scoring import PlatformHouse, SimpleHouse
 
 
 @pytest.fixture
 def simple_house(
     shared_database: Callable[[str], Database], redis_client: redis.Redis
 ) -> Iterator[SimpleHouse]:
-    """An empty database over the adapter `simple`'s tables, shared by the tests in turn."""
+    """Yield an empty database over the tables of the adapter `simple`, shared by the tests."""
     with SimpleHouse(shared_database("simple"), redis_client) as house:
         house.clear()
         yield house
@@ -36,7 +36,7 @@ def simple_house(
 def platform_house(
     shared_database: Callable[[str], Database], redis_client: redis.Redis
 ) -> Iterator[PlatformHouse]:
-    """An empty database over the platform's tables, shared by the tests in turn."""
+    """Yield an empty database over the platform's tables, shared by the tests."""
     with PlatformHouse(shared_database("platform"), redis_client) as house:
         house.clear()
         yield house
@@ -44,7 +44,7 @@ def platform_house(
 
 @pytest.fixture
 def at(platform_house: PlatformHouse) -> Platform:
-    """Two venues that have sold to four customers, and a third that has to one; scored once."""
+    """Return a platform scored once: two venues sold to four customers, and a third to one."""
     platform = Platform(platform_house)
     for buyer, days, amount in ((ANNA, 3, 4000), (BEN, 10, 3000), (CLEO, 15, 2000), (DAN, 20, 10)):
         for event in (HALLS, CLUBS):

@@ -1,13 +1,14 @@
-"""Whatever happens between nights, all views and the history equal the oracles'."""
+"""All views and the history equal the oracles', whatever happens between nights."""
 
 from __future__ import annotations
 
 from collections import Counter
 from uuid import UUID
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.jobs.night_strategies import (
+from tests.jobs.rfm_scoring.night_strategies import (
     ALWAYS,
     ChangesRules,
     Deed,
@@ -16,9 +17,11 @@ from tests.jobs.night_strategies import (
     nights,
     some_rules,
 )
-from tests.jobs.platform_nights import DAY, VENUES, Platform
-from tests.jobs.rfm_oracle import Rules
-from tests.jobs.scoring import PlatformHouse
+from tests.jobs.rfm_scoring.platform_nights import DAY, VENUES, Platform
+from tests.jobs.rfm_scoring.rfm_oracle import Rules
+from tests.jobs.rfm_scoring.scoring import PlatformHouse
+
+pytestmark = pytest.mark.long
 
 
 def test_any_sequence_of_nights_equals_the_oracles(platform_house: PlatformHouse) -> None:
@@ -39,12 +42,12 @@ def test_any_sequence_of_nights_equals_the_oracles(platform_house: PlatformHouse
         beginning = [ChangesRules(rules, None), *of_venues, *ALWAYS, *first]
         for night in [Night(beginning, DAY, "by the schedule"), *then]:
             night.do(at)
-        # of all venues: the last one may have been of some
+        # a night of all venues, because the last one may have been limited
         end = max([at.last, *(as_of for as_of, _, _ in at.done.values())]) + DAY
         at.night(end)
         at.building_again_changes_nothing(end)
         kinds.update(row["kind"] for history in at.histories.values() for row in history.rows)
 
     check()
-    # else it would have proved little
+    # otherwise the test would have checked little
     assert min(kinds["movement"], kinds["rules"]) >= 10, kinds

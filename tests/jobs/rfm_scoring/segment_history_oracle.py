@@ -1,6 +1,6 @@
-"""Who moved between segments, as the domain describes it: night beside night, kept whole.
+"""Movements between segments as the domain describes them, from the full scores of each night.
 
-The SQL knows only what stands, and what it has noted; this knows each night's scores.
+The SQL knows only the current results and what it has recorded; this knows every night's scores.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from tests.jobs.rfm_oracle import Row, VenueScores, half_away
+from tests.jobs.rfm_scoring.rfm_oracle import Row, VenueScores, half_away
 
 
 @dataclass(frozen=True)
 class Night:
-    """A venue's night: its scores, by which rules, and what it noted."""
+    """A venue's night: its scores, its rules, and the history rows that it wrote."""
 
     scores: VenueScores
     rules_hash: str
@@ -25,7 +25,7 @@ class Night:
 
     @property
     def as_of(self) -> datetime:
-        """Of its scores."""
+        """The as_of of its scores."""
         return self.scores.as_of
 
     @property
@@ -35,11 +35,11 @@ class Night:
 
     @property
     def spent(self) -> dict[UUID, Decimal]:
-        """What each customer had spent, shown or not; whoever has left has spent nothing."""
+        """What each customer had spent, shown or not; one who has left has spent nothing."""
         return {customer.customer_id: customer.spent for customer in self.scores.population}
 
     def without(self, gone: Collection[UUID]) -> Night:
-        """Give the night as if these customers had never been."""
+        """Return the night as if these customers had never existed."""
         stay = [c for c in self.scores.population if c.customer_id not in gone]
         return replace(
             self,
@@ -50,17 +50,17 @@ class Night:
 
 @dataclass
 class SegmentHistory:
-    """One venue's nights in force, oldest first."""
+    """One venue's nights that still count, oldest first."""
 
     nights: list[Night] = field(default_factory=list)
 
     def note(self, scores: VenueScores, rules_hash: str, erased: Collection[UUID] = ()) -> None:
-        """Take a night: later ones, and an earlier try of this one, are overwritten by it.
+        """Add a night; it overwrites later ones and an earlier try of itself.
 
         Args:
-            scores: of the night.
-            rules_hash: of the rules that its segments follow.
-            erased: customers of whom no trace may stay.
+            scores: the scores of the night.
+            rules_hash: the hash of its rules.
+            erased: customers of whom no trace may remain.
         """
         kept = [night for night in self.nights if night.as_of < scores.as_of]
         if erased:
@@ -69,7 +69,7 @@ class SegmentHistory:
         self.nights = [*kept, Night(scores, rules_hash, tuple(rows))]
 
     def forget(self) -> None:
-        """Forget all: the venue has gone."""
+        """Forget all nights, because the venue is gone."""
         self.nights = []
 
     @property
@@ -79,7 +79,7 @@ class SegmentHistory:
 
 
 def segment_movements(rows: Iterable[Row]) -> list[Row]:
-    """Give the rows of the view of that name, from those of the history."""
+    """Return the rows of the view of that name, computed from the history's rows."""
     found: dict[tuple[Any, ...], list[Decimal]] = {}
     for row in rows:
         if row["kind"] == "movement":
@@ -100,9 +100,9 @@ _MOVEMENT_KEY = ("venue_id", "tenant_id", "moved_at", "previous_segment", "segme
 
 
 def _moved(last: Night, scores: VenueScores, rules_hash: str) -> list[Row]:
-    """Give a row for each customer whose segment is another than it was that night.
+    """Return a row for each customer whose segment differs from the last night's.
 
-    A currency that the venue had not had at all is no change of rules.
+    A venue's first currency is not a change of rules.
     """
     new = Night(scores, rules_hash)
     currency_before = last.scores.currency

@@ -1,10 +1,10 @@
-"""A dry run says what other rules would do, and does nothing."""
+"""A dry run reports what other rules would do, and changes nothing."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from rich.console import Console
-from tests.jobs.scoring import (
+from tests.jobs.rfm_scoring.scoring import (
     AS_OF,
     OTHER_VENUE,
     TENANT,
@@ -26,17 +26,30 @@ from tests.jobs.scoring import (
 )
 
 from venue_analytics.database.connection import connect
-from venue_analytics.harness import dead_letters, history
-from venue_analytics.harness.history import Attempt, PlannedRun, RunKey
+from venue_analytics.database.statements import statement
+from venue_analytics.harness import UnitResult, dead_letters, history
+from venue_analytics.harness.history import PlannedRun, RunKey
 from venue_analytics.harness.leases import RENEWAL, Holder, LeaseKeeper
 from venue_analytics.harness.plan import COMMAND_LINE, plan_run
 from venue_analytics.harness.request import RunRequest
-from venue_analytics.jobs.rfm_scoring import RFM_SCORING
-from venue_analytics.preview import Movement, movements
+from venue_analytics.jobs.rfm_scoring import JOB as RFM_SCORING
+from venue_analytics.jobs.rfm_scoring.report import report_preview
 from venue_analytics.report import print_run
 
 DAY = timedelta(days=1)
+SCORE = statement("venue_analytics.jobs.rfm_scoring", "score")
 TWO_VENUES = ((VENUE, TENANT), (OTHER_VENUE, TENANT))
+
+
+@dataclass(frozen=True)
+class Movement:
+    """A row of the table of a dry run."""
+
+    before: str
+    after: str
+    customers: int
+    spent: Decimal
+    currency: str
 
 
 def bought(user: str, times: int, venue: UUID = VENUE, amount: int = 10) -> list[Sale]:
@@ -44,14 +57,32 @@ def bought(user: str, times: int, venue: UUID = VENUE, amount: int = 10) -> list
 
 
 def preview(house: House, settings: Mapping[str, Any], venues: list[UUID] | None = None) -> Scoring:
-    """Run dry with these settings, as `run --dry-run --settings` does."""
+    """Make a dry run with these settings, as `run --dry-run --settings` does."""
     chosen = make_settings(settings=settings)
-    request = RunRequest(dry_run=True, venues=venues)
-    return house.work(house.plan(datetime.now(UTC), chosen, request=request), chosen)
+    request = RunRequest(dry_run=True, units=venues)
+    return house.work(house.plan(datetime.now(UTC), chosen, request=request))
 
 
-def moved(attempts: Mapping[UUID, Attempt]) -> set[tuple[str, str, int]]:
-    return {(one.before, one.after, one.customers) for one in movements(attempts.values())}
+def movements(results: Mapping[UUID, UnitResult]) -> list[Movement]:
+    """Read the movements from the table that is shown, which lists the largest first."""
+    tables = report_preview(results).tables
+    return [
+        Movement(before, after, int(customers.replace(",", "")), *_money(spent))
+        for before, after, customers, spent in (row for table in tables for row in table.rows)
+    ]
+
+
+def _money(text: str) -> tuple[Decimal, str]:
+    amount, _, currency = text.partition(" ")
+    return Decimal(amount.replace(",", "")), currency
+
+
+def results_of(scoring: Scoring) -> dict[UUID, UnitResult]:
+    return {venue_id: attempt.result for venue_id, attempt in scoring.attempts.items()}
+
+
+def moved(scoring: Scoring) -> set[tuple[str, str, int]]:
+    return {(one.before, one.after, one.customers) for one in movements(results_of(scoring))}
 
 
 def written_by_rules(house: House) -> set[tuple[str, str, int]]:
@@ -64,7 +95,7 @@ def written_by_rules(house: House) -> set[tuple[str, str, int]]:
 
 @pytest.fixture
 def scored(simple_house: SimpleHouse) -> SimpleHouse:
-    """Two venues, scored by the audited rules."""
+    """Return two venues, scored by the audited rules."""
     sales = [
         *bought("anna", 12),
         *bought("ben", 1),
@@ -89,34 +120,34 @@ def scored(simple_house: SimpleHouse) -> SimpleHouse:
     ],
     ids=lambda settings: ", ".join(settings),
 )
-def test_it_says_exactly_what_the_same_settings_then_do(
+def test_it_reports_exactly_what_the_same_settings_then_do(
     scored: SimpleHouse, settings: dict[str, Any]
 ) -> None:
-    told = moved(preview(scored, settings).attempts)
-    assert told
-    # the next night, before anybody has aged by a day
+    reported = moved(preview(scored, settings))
+    assert reported
+    # the next night, before any customer has aged by a day
     assert scored.run(AS_OF + timedelta(seconds=1), settings=settings).unfinished == []
-    assert written_by_rules(scored) == told
+    assert written_by_rules(scored) == reported
 
 
 def test_it_writes_nothing(scored: SimpleHouse) -> None:
     scored.run(AS_OF + DAY, settings={"vip_min_total": 15})
     assert written_by_rules(scored)
     before = scored.row_versions(), tokens(scored)
-    assert moved(preview(scored, {"rule_set": "standard"}).attempts)
+    assert moved(preview(scored, {"rule_set": "standard"}))
     assert (scored.row_versions(), tokens(scored)) == before
 
 
 def tokens(house: House) -> list[tuple[Any, ...]]:
-    return house.superuser.execute("SELECT * FROM jobs.fence ORDER BY venue_id").fetchall()
+    return house.superuser.execute("SELECT * FROM jobs.fence ORDER BY unit_id").fetchall()
 
 
-def test_it_keeps_nobody_from_a_venue_and_waits_for_nobody(scored: SimpleHouse) -> None:
+def test_it_neither_blocks_a_night_nor_waits_for_a_lease(scored: SimpleHouse) -> None:
     nights: list[Scoring] = []
 
     class Cursor(psycopg.Cursor[Any]):
         def execute(self, query: Any, *args: Any, **options: Any) -> Any:
-            if "what scoring it read" in str(query) and not nights:
+            if query == SCORE and not nights:
                 nights.append(scored.run(AS_OF + DAY))
             return super().execute(query, *args, **options)
 
@@ -127,7 +158,7 @@ def test_it_keeps_nobody_from_a_venue_and_waits_for_nobody(scored: SimpleHouse) 
 
     chosen = make_settings(settings={"rule_set": "standard"})
     dry = scored.plan(datetime.now(UTC), chosen, request=RunRequest(dry_run=True))
-    assert scored.work(dry, chosen, opener=opener).unfinished == []
+    assert scored.work(dry, opener=opener).unfinished == []
     (night,) = nights
     assert {attempt.outcome for attempt in night.attempts.values()} == {"succeeded"}
     somebody = Holder(uuid4(), "somebody", 0, 1, AS_OF, "", uuid4())
@@ -141,11 +172,11 @@ def test_it_ends_no_run_that_was_left_open(scored: SimpleHouse) -> None:
     chosen = make_settings()
     dry = scored.plan(datetime.now(UTC), chosen, request=RunRequest(dry_run=True))
     assert dry.left_behind == []
-    (told,) = scored.plan(AS_OF + 2 * DAY, chosen).left_behind
-    assert told.startswith(f"run {left.run_id} as of ")
+    (line,) = scored.plan(AS_OF + 2 * DAY, chosen).left_behind
+    assert line.startswith(f"run {left.run_id} as of ")
 
 
-def test_one_that_was_left_open_is_ended_without_a_word(scored: SimpleHouse) -> None:
+def test_a_dry_run_that_was_left_open_is_ended_without_a_report(scored: SimpleHouse) -> None:
     left = plan_as_a_command_line_does(scored, RunRequest(dry_run=True))
     assert scored.plan(AS_OF + 2 * DAY, make_settings()).left_behind == []
     with scored.database.jobs() as connection:
@@ -169,13 +200,16 @@ def plan_as_a_command_line_does(house: House, request: RunRequest | None = None)
         )
 
 
-def test_whoever_would_leave_is_counted_with_what_stands_in_its_currency(
+def test_customers_who_would_leave_are_counted_with_their_current_spend_and_currency(
     scored: SimpleHouse,
 ) -> None:
-    told = printed(scored, preview(scored, {"currency": "EUR"}))
-    # all that was bought, in dollars; nobody has bought anything in euros
-    assert {one.split()[-1] for one in told if "(none)" in one} == {"USD"}
-    assert told[-1].startswith("5 of 5 customers at 2 venues would move between segments.")
+    lines = printed(scored, preview(scored, {"currency": "EUR"}))
+    # everything was bought in dollars, nothing in euros
+    assert {one.split()[-1] for one in lines if "(none)" in one} == {"USD"}
+    assert lines[-2:] == [
+        "5 of 5 customers at 2 venues would move between segments.",
+        "Nothing was written.",
+    ]
 
 
 def printed(house: House, scoring: Scoring) -> list[str]:
@@ -185,46 +219,64 @@ def printed(house: House, scoring: Scoring) -> list[str]:
     return text.getvalue().splitlines()
 
 
-def test_the_settings_in_force_move_nobody_though_customers_have_aged(scored: SimpleHouse) -> None:
-    assert moved(preview(scored, {}).attempts) == set()
-
-
-def test_a_venue_that_was_never_scored_comes_from_no_segment(simple_house: SimpleHouse) -> None:
-    simple_house.fill(bought("anna", 2))
-    assert moved(preview(simple_house, {}).attempts) == {("(none)", "Lost", 1)}
-
-
-def test_money_is_added_up_by_currency_and_the_largest_movement_is_told_first(
+def test_the_current_settings_move_no_customer_even_after_days_have_passed(
     scored: SimpleHouse,
 ) -> None:
-    attempts = preview(scored, {"rule_set": "standard"}).attempts
-    told = movements(attempts.values())
-    assert [one.customers for one in told] == sorted((one.customers for one in told), reverse=True)
+    assert moved(preview(scored, {})) == set()
+
+
+def test_customers_of_a_venue_that_was_never_scored_come_from_no_segment(
+    simple_house: SimpleHouse,
+) -> None:
+    simple_house.fill(bought("anna", 2))
+    assert moved(preview(simple_house, {})) == {("(none)", "Lost", 1)}
+
+
+def test_money_is_summed_by_currency_and_the_largest_movement_comes_first(
+    scored: SimpleHouse,
+) -> None:
+    results = results_of(preview(scored, {"rule_set": "standard"}))
+    found = movements(results)
+    assert [one.customers for one in found] == sorted(
+        (one.customers for one in found), reverse=True
+    )
     # 12 × 10 of Anna, 1 × 10 of Ben, 3 × 1 of Cleo; 1 × 10 of Anna, 8 × 10 of Dan
-    assert sum(one.spent for one in told) == 223
-    other = {venue: replace(a, summary=_in_euros(a)) for venue, a in attempts.items()}
-    both = movements([*attempts.values(), *other.values()])
+    assert sum(one.spent for one in found) == 223
+    other = {
+        uuid4(): replace(result, summary={**result.summary, "currency": "EUR"})
+        for result in results.values()
+    }
+    both = movements(results | other)
     assert {one.currency for one in both} == {"USD", "EUR"}
-    assert len(both) == 2 * len(told)
+    assert len(both) == 2 * len(found)
 
 
-def _in_euros(attempt: Attempt) -> dict[str, Any]:
-    assert attempt.summary is not None
-    return attempt.summary | {"currency": "EUR"}
+def test_a_movement_is_one_row_with_thousands_separators() -> None:
+    movement = {"from": "VIP", "to": "Champions", "customers": 1_204, "spent_cents": 9_800_000}
+    summary = {
+        "customers": 2_000,
+        "movements": [movement | {"left": False}],
+        "currency": "EUR",
+        "currency_before": "USD",
+        "as_of": AS_OF.isoformat(),
+    }
+    shown = report_preview({VENUE: UnitResult(summary=summary)})
+    (table,) = shown.tables
+    assert list(table.columns) == ["From", "To", "Customers", "Spent"]
+    assert list(table.rows) == [("VIP", "Champions", "1,204", "98,000.00 EUR")]
+    assert list(shown.lines) == [
+        "Compared with what stands as of 2024-07-01 00:00:00 UTC.",
+        "1,204 of 2,000 customers at 1 venue would move between segments.",
+    ]
 
 
-def test_a_movement_is_told_in_one_line() -> None:
-    movement = Movement("VIP", "Champions", "EUR", 1_204, Decimal(98_000))
-    assert str(movement) == "VIP → Champions: 1,204 customers who spent 98,000.00 EUR"
-
-
-def test_it_is_no_proof_that_a_night_is_done(scored: SimpleHouse) -> None:
+def test_it_does_not_count_as_a_done_night(scored: SimpleHouse) -> None:
     preview(scored, {"rule_set": "standard"})
     scoring = scored.run(settings={"rule_set": "standard"})
     assert {attempt.outcome for attempt in scoring.attempts.values()} == {"succeeded"}
 
 
-def test_its_failure_is_told_and_leaves_no_letter(scored: SimpleHouse) -> None:
+def test_its_failure_is_reported_and_leaves_no_letter(scored: SimpleHouse) -> None:
     scored.superuser.execute(
         "CREATE OR REPLACE VIEW source.freshness WITH (security_invoker) AS "
         "SELECT v.tenant_id, timestamptz '2020-01-01' AS loaded_through FROM venues AS v"
@@ -244,17 +296,17 @@ def test_its_failure_is_told_and_leaves_no_letter(scored: SimpleHouse) -> None:
         )
 
 
-def test_it_answers_no_letter(scored: SimpleHouse) -> None:
+def test_it_resolves_no_letter(scored: SimpleHouse) -> None:
     failing = scored.plan(AS_OF + DAY, make_settings())
     with scored.database.jobs() as connection:
         (batch,) = history.load_batches(connection, failing)
-        venue = batch.venues[0]
+        venue = batch.units[0]
         undone = [(failing, venue, None, "it was never begun")]
-        dead_letters.write_venues(connection, RFM_SCORING, undone)
+        dead_letters.write_units(connection, RFM_SCORING, undone)
         preview(scored, {"rule_set": "standard"})
-        assert [letter.venue_id for letter in dead_letters.find(connection)] == [venue.venue_id]
+        assert [letter.unit_id for letter in dead_letters.find(connection)] == [venue.id]
 
 
-def test_it_may_look_at_some_venues_alone(scored: SimpleHouse) -> None:
+def test_it_may_be_limited_to_some_venues(scored: SimpleHouse) -> None:
     scoring = preview(scored, {"rule_set": "standard"}, venues=[OTHER_VENUE])
     assert set(scoring.attempts) == {OTHER_VENUE}

@@ -1,12 +1,12 @@
-"""A night counts whatever has changed in the source, and writes what differs."""
+"""A night takes every change in the source into account, and writes only what differs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import pytest
-from tests.jobs.night_strategies import Merges, MovesEvent
-from tests.jobs.platform_nights import (
+from tests.jobs.rfm_scoring.night_strategies import Merges, MovesEvent
+from tests.jobs.rfm_scoring.platform_nights import (
     ANNA,
     BEN,
     CLUB,
@@ -20,10 +20,10 @@ from tests.jobs.platform_nights import (
     Platform,
     bens_order,
 )
-from tests.jobs.rfm_oracle import Rules
+from tests.jobs.rfm_scoring.rfm_oracle import Rules
 
 
-def test_a_quiet_night_writes_the_as_of_of_each_venue_and_its_summaries_alone(at: Platform) -> None:
+def test_a_night_without_changes_writes_only_each_venues_as_of_and_summaries(at: Platform) -> None:
     before = at.house.row_versions()
     at.night(FIRST + DAY)
     after = at.house.row_versions()
@@ -104,7 +104,7 @@ def erasure_asked_for(at: Platform) -> None:
     ],
     ids=lambda happens: happens.__name__.replace("_", " "),
 )
-def test_what_has_changed_counts(at: Platform, happens: Callable[[Platform], None]) -> None:
+def test_every_change_counts(at: Platform, happens: Callable[[Platform], None]) -> None:
     def bens() -> list[object]:
         rows = at.house.view("customer_rfm_scores")
         return [
@@ -115,20 +115,20 @@ def test_what_has_changed_counts(at: Platform, happens: Callable[[Platform], Non
 
     happens(at)
     before = bens()
-    # each night is compared with the oracles; four of them, so that what lay ahead has come
+    # each night is compared with the oracles; after four nights, changes ahead of as_of count
     for _ in range(4):
         at.night(at.last + DAY)
     assert bens() != before
 
 
-def test_what_leaves_the_look_back_counts_no_longer(at: Platform) -> None:
+def test_a_purchase_before_the_look_back_no_longer_counts(at: Platform) -> None:
     at.rules = Rules(lookback_days=12)
     for _ in range(4):
         at.night(at.last + DAY)
     assert BEN not in {row["customer_id"] for row in at.house.view("customer_rfm_scores")}
 
 
-def test_an_event_that_moved_takes_its_purchases_along(at: Platform) -> None:
+def test_an_event_that_moves_takes_its_purchases_along(at: Platform) -> None:
     at.buy(ANNA, FIRST - DAY, 5000, event=EVENTS[1])
     at.night(FIRST + DAY)
     MovesEvent(event=1, venue=VENUES.index(CLUB)).do(at)
@@ -141,8 +141,10 @@ def test_an_event_that_moved_takes_its_purchases_along(at: Platform) -> None:
     assert spent == {HALL: 40, CLUB: 90}
 
 
-def test_a_customer_merged_into_another_is_gone_and_the_other_has_it_all(at: Platform) -> None:
-    Merges(buyer=1, into=0, written="untold").do(at)
+def test_a_customer_merged_into_another_is_gone_and_the_other_has_all_purchases(
+    at: Platform,
+) -> None:
+    Merges(buyer=1, into=0, written="unchanged").do(at)
     at.night(FIRST + DAY)
     rows = {row["customer_id"]: row for row in at.house.view("customer_lifetime_value")}
     assert BEN not in rows

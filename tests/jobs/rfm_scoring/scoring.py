@@ -1,4 +1,4 @@
-"""A house of venues to score: fill its source tables, run the job as the CLI does, read on."""
+"""A house of venues: fill its source tables, run the job as the CLI does, read the results."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ import redis
 from psycopg import sql
 from psycopg.rows import dict_row
 from tests.databases import Database
-from tests.jobs.rfm_oracle import Row, Rules
+from tests.jobs.rfm_scoring.facts import FACTS
+from tests.jobs.rfm_scoring.rfm_oracle import Row, Rules
 
 from venue_analytics.database.connection import connect
 from venue_analytics.harness import history
-from venue_analytics.harness.failures import VenueFailure
+from venue_analytics.harness.attempts import BatchTry
+from venue_analytics.harness.failures import UnitFailure
 from venue_analytics.harness.finish import finish_run
 from venue_analytics.harness.history import Attempt, PlannedRun, RunKey
 from venue_analytics.harness.leases import Leases
@@ -28,7 +30,7 @@ from venue_analytics.harness.plan import plan_run
 from venue_analytics.harness.process import process_batch
 from venue_analytics.harness.request import RunRequest
 from venue_analytics.harness.tenant import tenant_transaction
-from venue_analytics.jobs.rfm_scoring import RFM_SCORING
+from venue_analytics.jobs.rfm_scoring import JOB as RFM_SCORING
 from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
 
 AS_OF = datetime(2024, 7, 1, tzinfo=UTC)
@@ -42,26 +44,20 @@ HISTORY_VIEWS = {
     "customer_segment_history": ("venue_id", "customer_id", "changed_at"),
     "segment_movements": ("venue_id", "moved_at", "previous_segment", "segment"),
 }
-STATE_TABLES = (
-    "customer_rfm_state",
-    "venue_rfm_state",
-    "customer_segments",
-    "customer_segment_change",
-    "venue_rfm_rules",
-)
+STATE_TABLES = FACTS.tables
 HISTORY_TABLES = (
     "dead_letter_payload",
     "dead_letter",
     "checkpoint",
     "fence",
-    "venue_run",
+    "unit_run",
     "batch",
     "run",
 )
 
 
 def uid(name: str) -> UUID:
-    """Give the id that stands for a name in these tests."""
+    """Return the id that stands for a name in these tests."""
     return uuid5(UUID(int=0), name)
 
 
@@ -71,10 +67,10 @@ VENUE, OTHER_VENUE = uid("venue"), uid("other venue")
 
 @dataclass(frozen=True)
 class Scoring:
-    """How a run went."""
+    """The result of a run."""
 
     run: PlannedRun
-    failures: list[VenueFailure]
+    failures: list[UnitFailure]
     unfinished: list[str]
     attempts: dict[UUID, Attempt]
 
@@ -139,7 +135,7 @@ class House:
         """Score, as `python -m venue_analytics run rfm_scoring` does."""
         chosen = make_settings(rules, settings)
         planned = self.plan(as_of, chosen, force=force, venues=venues)
-        return self.work(planned, chosen)
+        return self.work(planned)
 
     def plan(
         self,
@@ -150,7 +146,7 @@ class House:
         venues: list[UUID] | None = None,
         request: RunRequest | None = None,
     ) -> PlannedRun:
-        """Plan a run of its own."""
+        """Plan a separate run."""
         own = uuid4()
         with connect(self.database.address()) as connection:
             return plan_run(
@@ -159,38 +155,34 @@ class House:
                 RFM_SCORING,
                 RunKey(own, RFM_SCORING.name, f"test__{own}"),
                 settings,
-                request or RunRequest(venues=venues, as_of=None, force=force),
+                request or RunRequest(units=venues, as_of=None, force=force),
                 as_of=as_of,
             )
 
     def work(
         self,
         planned: PlannedRun,
-        settings: RfmScoringSettings,
         *,
         clear_number: int = 0,
         opener: Callable[[], psycopg.Connection] | None = None,
     ) -> Scoring:
         """Process every batch of a planned run, then finish it."""
         opener = opener or partial(connect, self.database.address())
-        failures: list[VenueFailure] = []
+        failures: list[UnitFailure] = []
         with opener() as connection:
             for batch in history.load_batches(connection, planned):
                 failures += process_batch(
                     opener,
                     self.leases,
                     RFM_SCORING,
-                    planned,
-                    batch,
-                    settings,
-                    clear_number=clear_number,
+                    BatchTry.of(RFM_SCORING, planned, batch, clear_number=clear_number),
                 )
             unfinished = finish_run(connection, self.leases, RFM_SCORING, planned)
             attempts = history.last_attempts(connection, planned)
         return Scoring(planned, failures, unfinished, attempts)
 
     def view(self, name: str, tenant_id: UUID = TENANT) -> list[Row]:
-        """Read a view whole, as the API's reader sees it for one tenant."""
+        """Read all rows of a view, as the API's reader sees them for one tenant."""
         query = sql.SQL("SELECT * FROM public.{} ORDER BY {}").format(
             sql.Identifier(name),
             sql.SQL(", ").join(map(sql.Identifier, (VIEWS | HISTORY_VIEWS)[name])),
@@ -202,11 +194,11 @@ class House:
             return cursor.execute(query).fetchall()
 
     def views(self, tenant_id: UUID = TENANT) -> dict[str, list[Row]]:
-        """Read all views whole."""
+        """Read all rows of all views."""
         return {name: self.view(name, tenant_id) for name in VIEWS}
 
     def row_versions(self) -> dict[str, list[tuple[Any, ...]]]:
-        """Give, table by table, which version of each row stands and where."""
+        """Return the version and place of each row, by table."""
         return {
             name: self.superuser.execute(
                 sql.SQL("SELECT xmin::text, ctid::text, t.* FROM public.{} AS t ORDER BY 2").format(
@@ -231,7 +223,7 @@ class Sale:
 
     @property
     def row(self) -> Row:
-        """Its row."""
+        """The row of the sale in the table `orders`."""
         return {
             "id": self.order_id,
             "tenant_id": self.tenant,
@@ -255,7 +247,7 @@ class SimpleHouse(House):
         venues: Iterable[tuple[UUID, UUID | None]] = ((VENUE, TENANT),),
         unknown: Iterable[str] = (),
     ) -> None:
-        """Fill the source; every buyer is known but those named."""
+        """Fill the source; every buyer is known except the `unknown` ones."""
         rows = [sale.row for sale in sales]
         strangers = {uid(name) for name in unknown}
         users = {row["user_id"] for row in rows} - strangers - {None}
@@ -273,7 +265,7 @@ class SimpleHouse(House):
     def score(
         self, sales: Iterable[Sale], as_of: datetime = AS_OF, **options: Any
     ) -> dict[UUID, Row]:
-        """Fill, run, and give the scores of the one venue by customer."""
+        """Fill the source, run, and return the only venue's scores by customer."""
         self.fill(sales)
         scoring = self.run(as_of, **options)
         assert not scoring.unfinished
@@ -296,9 +288,9 @@ class PlatformHouse(House):
 def make_settings(
     rules: Rules | None = None, settings: Mapping[str, Any] | None = None
 ) -> RfmScoringSettings:
-    """Give settings that say what the rules say, and share tasks as much as possible."""
-    said = asdict(rules) if rules else {}
+    """Return settings with these rules, and with as few tasks as possible."""
+    given = asdict(rules) if rules else {}
     values = {
-        name: list(value) if isinstance(value, tuple) else value for name, value in said.items()
+        name: list(value) if isinstance(value, tuple) else value for name, value in given.items()
     }
     return RfmScoringSettings.model_validate({"max_tasks": 1, **values, **(settings or {})})

@@ -1,4 +1,4 @@
-"""History says who moved between segments, by the rules in force; of the erased it says nothing."""
+"""The history of movements between segments, by the current rules, without erased customers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 import redis
 from psycopg import sql
 from tests.databases import Database
-from tests.jobs.night_strategies import OpensOrCloses
-from tests.jobs.platform_nights import (
+from tests.jobs.rfm_scoring.night_strategies import OpensOrCloses
+from tests.jobs.rfm_scoring.platform_nights import (
     ANNA,
     BEN,
     BUYERS,
@@ -33,8 +33,10 @@ from tests.jobs.platform_nights import (
     Platform,
     bens_order,
 )
-from tests.jobs.rfm_oracle import Rules
-from tests.jobs.scoring import AS_OF, TENANT, PlatformHouse, Sale, SimpleHouse
+from tests.jobs.rfm_scoring.rfm_oracle import Rules
+from tests.jobs.rfm_scoring.scoring import AS_OF, TENANT, PlatformHouse, Sale, SimpleHouse
+
+pytestmark = pytest.mark.long
 
 
 def history(at: Platform, tenant_id: UUID = TENANT) -> list[tuple[Any, ...]]:
@@ -44,21 +46,21 @@ def history(at: Platform, tenant_id: UUID = TENANT) -> list[tuple[Any, ...]]:
     return [tuple(row[column] for column in columns) for row in rows]
 
 
-def test_a_change_of_rules_is_noted_and_is_no_movement(at: Platform) -> None:
+def test_a_change_of_rules_is_recorded_but_is_not_a_movement(at: Platform) -> None:
     at.rules = Rules(rule_set="standard")
     at.night(FIRST + DAY)
     noted = history(at)
     assert {kind for *_, kind in noted} == {"rules"}
-    # four customers of two venues: nobody's segment has kept its name
+    # all four customers of two venues: every segment's name has changed
     assert len(noted) == 8
     assert at.house.view("segment_movements") == []
-    # the next night's movements are movements again
+    # the next night has movements again
     at.buy(DAN, FIRST + DAY + HOUR, 9000)
     at.night(FIRST + 2 * DAY)
     assert {row["moved_at"] for row in at.house.view("segment_movements")} == {FIRST + 2 * DAY}
 
 
-def test_the_first_customers_of_a_venue_that_had_not_sold_yet_have_moved(
+def test_the_first_customers_of_a_venue_without_sales_are_movements(
     simple_house: SimpleHouse,
 ) -> None:
     simple_house.fill([])
@@ -69,13 +71,13 @@ def test_the_first_customers_of_a_venue_that_had_not_sold_yet_have_moved(
     assert (row["kind"], row["previous_segment"]) == ("movement", None)
 
 
-def test_rules_under_which_nobody_moves_leave_no_row(at: Platform) -> None:
+def test_rules_that_move_no_customer_leave_no_row(at: Platform) -> None:
     at.rules = Rules(at_risk_max_days=200)
     at.night(FIRST + DAY)
     assert history(at) == []
 
 
-def test_rules_taken_back_the_same_night_leave_no_trace(at: Platform) -> None:
+def test_rules_that_are_reverted_the_same_night_leave_no_trace(at: Platform) -> None:
     for rules in (Rules(rule_set="standard"), Rules()):
         at.rules = rules
         at.night(FIRST + DAY)
@@ -85,7 +87,7 @@ def test_rules_taken_back_the_same_night_leave_no_trace(at: Platform) -> None:
     assert {kind for *_, kind in history(at)} == {"movement"}
 
 
-def test_another_currency_of_the_venue_is_no_movement(
+def test_a_change_of_the_venues_currency_is_not_a_movement(
     new_database: Callable[[str | None], Database], redis_client: redis.Redis
 ) -> None:
     with PlatformHouse(new_database("platform"), redis_client) as house:
@@ -95,14 +97,14 @@ def test_another_currency_of_the_venue_is_no_movement(
         at.store()
         ((view,),) = house.superuser.execute("SELECT pg_get_viewdef('source.venues')").fetchall()
         for as_of, currency in ((FIRST, "EUR"), (FIRST + DAY, "USD")):
-            # an adapter whose platform says what its venues sell in
-            told = view.replace("NULL::text AS currency", f"'{currency}'::text AS currency")
+            # an adapter whose platform has its venues' currencies
+            changed = view.replace("NULL::text AS currency", f"'{currency}'::text AS currency")
             house.superuser.execute(
-                f"CREATE OR REPLACE VIEW source.venues WITH (security_invoker) AS {told}"
+                f"CREATE OR REPLACE VIEW source.venues WITH (security_invoker) AS {changed}"
             )
             house.run(as_of)
         (row,) = house.view("customer_segment_history")
-        # 5 + 1 + 1 points by one purchase in euros, 5 + 2 + 1 by three in dollars
+        # 5 + 1 + 1 points for one purchase in euros, 5 + 2 + 1 for three in dollars
         assert (row["previous_segment"], row["segment"]) == ("At-Risk", "Regular")
         assert row["kind"] == "rules"
         assert house.view("segment_movements") == []
@@ -119,7 +121,7 @@ def test_the_first_build_of_a_venue_writes_no_history(at: Platform) -> None:
     assert history(at) == []
 
 
-def test_a_forced_older_night_deletes_the_later_rows_of_that_venue_alone(at: Platform) -> None:
+def test_a_forced_older_night_deletes_only_that_venues_later_rows(at: Platform) -> None:
     for night in (1, 2, 3):
         for event in (HALLS, CLUBS):
             at.buy(DAN, FIRST + night * DAY - HOUR, 2000, event=event)
@@ -138,7 +140,7 @@ def test_a_forced_older_night_deletes_the_later_rows_of_that_venue_alone(at: Pla
     ]
 
 
-def test_a_forced_older_night_puts_its_rules_in_the_place_of_later_ones(at: Platform) -> None:
+def test_a_forced_older_night_replaces_later_rules_with_its_own(at: Platform) -> None:
     at.night(FIRST + DAY)
     at.rules = Rules(rule_set="standard")
     at.night(FIRST + 3 * DAY)
@@ -161,7 +163,7 @@ def test_a_forced_older_night_puts_its_rules_in_the_place_of_later_ones(at: Plat
     ],
     ids=["by the schedule", "forced"],
 )
-def test_the_same_night_by_two_runs_writes_history_once(
+def test_two_runs_of_the_same_night_write_history_once(
     at: Platform, asked: dict[str, Any], outcome: str, reason: str | None
 ) -> None:
     at.buy(DAN, FIRST + HOUR, 9000)
@@ -173,7 +175,7 @@ def test_the_same_night_by_two_runs_writes_history_once(
     assert history(at) == before
 
 
-def test_a_customer_in_no_segment_any_more_has_moved_to_none(at: Platform) -> None:
+def test_a_customer_who_leaves_all_segments_moves_to_none(at: Platform) -> None:
     at.refund(bens_order(at), FIRST + HOUR, 3000)
     at.put("users", CLEO, deleted_at=FIRST + HOUR)
     at.night(FIRST + DAY)
@@ -181,7 +183,7 @@ def test_a_customer_in_no_segment_any_more_has_moved_to_none(at: Platform) -> No
     assert left == {(HALL, BEN), (HALL, CLEO), (CLUB, CLEO)}
 
 
-def test_one_who_has_left_has_spent_nothing_also_when_the_night_is_built_again(
+def test_a_customer_who_left_has_spent_nothing_even_if_the_night_is_built_again(
     at: Platform,
 ) -> None:
     for order_id, row in list(at.tables["orders"].items()):
@@ -223,7 +225,7 @@ def comes_back_with_the_money(at: Platform) -> datetime:
     [comes_back_in_an_older_night, comes_back_with_the_rules, comes_back_with_the_money],
     ids=lambda comes_back: comes_back.__name__.replace("_", " "),
 )
-def test_one_who_had_left_comes_back_when_a_night_is_done_again(
+def test_a_customer_who_left_comes_back_when_a_night_is_done_again(
     at: Platform, comes_back: Callable[[Platform], datetime]
 ) -> None:
     as_of = comes_back(at)
@@ -237,7 +239,7 @@ def scored_pairs(at: Platform) -> set[tuple[UUID, UUID]]:
     return {(row["venue_id"], row["customer_id"]) for row in at.house.view("customer_rfm_scores")}
 
 
-def test_nights_that_are_forced_anew_in_any_order_leave_history_chained(at: Platform) -> None:
+def test_nights_that_are_forced_again_in_any_order_leave_history_chained(at: Platform) -> None:
     for number in range(1, 6):
         for event in (HALLS, CLUBS):
             at.buy(BUYERS[number % 3 + 1], FIRST + number * DAY - HOUR, 9000 * number, event=event)
@@ -254,7 +256,7 @@ def test_nights_that_are_forced_anew_in_any_order_leave_history_chained(at: Plat
 
 
 def assert_chained(at: Platform) -> None:
-    """Each change begins with what the one before ended with, and the last with what stands."""
+    """Check that each change continues the one before, and the last one the current segment."""
     changes: dict[tuple[UUID, UUID], list[dict[str, Any]]] = {}
     for row in sorted(at.house.view("customer_segment_history"), key=itemgetter("changed_at")):
         changes.setdefault((row["venue_id"], row["customer_id"]), []).append(row)
@@ -268,18 +270,18 @@ def assert_chained(at: Platform) -> None:
         assert ended[-1] == shown.get(pair)
 
 
-def test_another_currency_leaves_no_sum_of_the_one_before(at: Platform) -> None:
+def test_a_change_of_currency_leaves_no_sum_of_the_former_one(at: Platform) -> None:
     at.buy(ANNA, FIRST - DAY, 700, currency="EUR")
     at.night(FIRST + HOUR)
     at.rules = Rules(currency="EUR")
     at.night(FIRST + DAY)
     rows = at.house.view("customer_segment_history")
     spent = {row["customer_id"]: row["total_spent"] for row in rows if row["venue_id"] == HALL}
-    # 7 euros, where it was 40 dollars; the others have none
+    # 7 euros instead of 40 dollars; the others have none
     assert spent == {ANNA: 7, BEN: 0, CLEO: 0, DAN: 0}
 
 
-def test_no_trace_of_an_erased_customer_stays(at: Platform) -> None:
+def test_no_trace_of_an_erased_customer_remains(at: Platform) -> None:
     at.buy(DAN, FIRST + HOUR, 9000)
     at.put("users", CLEO, deleted_at=FIRST + HOUR)
     at.night(FIRST + DAY)
@@ -292,7 +294,7 @@ def test_no_trace_of_an_erased_customer_stays(at: Platform) -> None:
         assert tables_that_name(at, who) == set()
 
 
-def test_no_trace_of_an_erased_customer_stays_whose_account_is_gone(at: Platform) -> None:
+def test_no_trace_of_an_erased_customer_remains_if_the_account_is_gone(at: Platform) -> None:
     at.buy(DAN, FIRST + HOUR, 9000)
     at.night(FIRST + DAY)
     assert "customer_segment_change" in tables_that_name(at, DAN)
@@ -300,12 +302,12 @@ def test_no_trace_of_an_erased_customer_stays_whose_account_is_gone(at: Platform
     at.lose("users", DAN)
     at.store()
     chosen = at.chosen()
-    assert at.house.work(at.house.plan(FIRST + 2 * DAY, chosen), chosen).unfinished == []
+    assert at.house.work(at.house.plan(FIRST + 2 * DAY, chosen)).unfinished == []
     assert tables_that_name(at, DAN) == set()
 
 
-def test_no_trace_of_a_customer_stays_who_had_left_before_being_erased(at: Platform) -> None:
-    # without purchases nothing but history names CLEO, and no row of the state is touched
+def test_no_trace_remains_of_a_customer_who_left_before_being_erased(at: Platform) -> None:
+    # without purchases, only history has CLEO, and no row of the state is touched
     for order_id, row in list(at.tables["orders"].items()):
         if row["user_id"] == CLEO:
             at.lose("orders", order_id)
@@ -317,7 +319,7 @@ def test_no_trace_of_a_customer_stays_who_had_left_before_being_erased(at: Platf
 
 
 def tables_that_name(at: Platform, customer_id: UUID) -> set[str]:
-    """Find our tables that hold a customer's id anywhere."""
+    """Find the job's tables that hold a customer's id anywhere."""
     superuser = at.house.superuser
     tables = superuser.execute(
         "SELECT schemaname, tablename FROM pg_tables WHERE schemaname IN ('public', 'jobs')"

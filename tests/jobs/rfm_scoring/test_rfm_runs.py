@@ -1,4 +1,4 @@
-"""What a run leaves alone, what it removes, and what it says of a bad source."""
+"""What a run leaves alone, what it removes, and what it reports about a bad source."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import redis
 from psycopg import sql
 from psycopg.types.json import Jsonb
 from tests.databases import Database
-from tests.jobs.rfm_oracle import Rules
-from tests.jobs.scoring import (
+from tests.jobs.rfm_scoring.rfm_oracle import Rules
+from tests.jobs.rfm_scoring.scoring import (
     AS_OF,
     OTHER_TENANT,
     OTHER_VENUE,
@@ -45,7 +45,7 @@ def ago(days: float) -> datetime:
 
 
 def several() -> list[Sale]:
-    """Give four customers at two venues, one of them nearly 30 days after the last purchase."""
+    """Return four customers at two venues, one of them nearly 30 days after the last purchase."""
     return [
         Sale("anna", ago(29.5), 10),
         Sale("ben", ago(100), 20),
@@ -57,7 +57,7 @@ def several() -> list[Sale]:
 
 
 def venues_shown(house: House, tenant_id: UUID = TENANT) -> dict[str, set[UUID]]:
-    """Give the venues that have rows, view by view; lifetime values name none."""
+    """Return the venues that have rows, by view; lifetime values have no venue."""
     return {
         name: {row["venue_id"] for row in house.view(name, tenant_id)}
         for name in VIEWS
@@ -105,7 +105,7 @@ def test_a_later_as_of_rewrites_only_the_customers_that_changed(
     simple_house.fill(several(), venues=TWO_VENUES)
     simple_house.run()
     before = {row[2:4]: row[0] for row in simple_house.row_versions()["customer_rfm_state"]}
-    # two days later anna at the first venue is past day 30; the others age within their scores
+    # two days later anna is past day 30 at the first venue; the others keep their scores
     scoring = simple_house.run(AS_OF + 2 * DAY)
     after = {row[2:4]: row[0] for row in simple_house.row_versions()["customer_rfm_state"]}
     assert {key for key in after if after[key] != before[key]} == {(VENUE, uid("anna"))}
@@ -128,11 +128,11 @@ def test_created_at_is_the_as_of_of_the_run_that_first_wrote_the_row(
     created = {
         row["customer_id"]: row["created_at"] for row in simple_house.view("customer_rfm_scores")
     }
-    # anna's recency fell, so that her row was written again
+    # anna's recency fell, so her row was written again
     assert created == {uid("anna"): AS_OF, uid("ben"): AS_OF + 2 * DAY}
 
 
-def test_an_older_as_of_is_skipped_and_says_so(simple_house: SimpleHouse) -> None:
+def test_an_older_as_of_is_skipped_with_a_reason(simple_house: SimpleHouse) -> None:
     simple_house.fill(several(), venues=TWO_VENUES)
     simple_house.run()
     before = simple_house.row_versions()
@@ -145,7 +145,7 @@ def test_an_older_as_of_is_skipped_and_says_so(simple_house: SimpleHouse) -> Non
     assert simple_house.row_versions() == before
 
 
-def test_force_replaces_a_later_as_of_by_what_a_fresh_build_gives(
+def test_force_replaces_a_later_as_of_with_the_results_of_a_fresh_build(
     simple_house: SimpleHouse,
 ) -> None:
     older = AS_OF - 4 * DAY
@@ -159,7 +159,7 @@ def test_force_replaces_a_later_as_of_by_what_a_fresh_build_gives(
     scoring = simple_house.run(older, force=True)
     assert {a.outcome for a in scoring.attempts.values()} == {"succeeded"}
     forced = simple_house.views()
-    # created_at tells of the first build, whatever came after
+    # created_at is that of the first build, whatever came after
     for rows in (fresh["customer_rfm_scores"], forced["customer_rfm_scores"]):
         for row in rows:
             del row["created_at"]
@@ -174,7 +174,7 @@ def test_other_thresholds_at_the_same_as_of_rescore(simple_house: SimpleHouse) -
     assert recency == {1, 2}
 
 
-def test_a_venue_deleted_from_the_source_loses_its_rows(simple_house: SimpleHouse) -> None:
+def test_a_venue_that_was_deleted_from_the_source_loses_its_rows(simple_house: SimpleHouse) -> None:
     simple_house.fill(several(), venues=TWO_VENUES)
     simple_house.run()
     assert venues_shown(simple_house) == shown(VENUE, OTHER_VENUE)
@@ -186,7 +186,7 @@ def test_a_venue_deleted_from_the_source_loses_its_rows(simple_house: SimpleHous
     assert OTHER_VENUE not in simple_house.run(AS_OF + DAY).attempts
 
 
-def test_a_source_that_lists_no_venue_any_more_removes_nothing(simple_house: SimpleHouse) -> None:
+def test_nothing_is_removed_if_the_source_lists_no_venue(simple_house: SimpleHouse) -> None:
     simple_house.fill(several(), venues=TWO_VENUES)
     simple_house.run()
     before = simple_house.row_versions()
@@ -196,7 +196,9 @@ def test_a_source_that_lists_no_venue_any_more_removes_nothing(simple_house: Sim
     assert simple_house.row_versions() == before
 
 
-def test_a_venue_moved_to_another_tenant_takes_its_rows_along(simple_house: SimpleHouse) -> None:
+def test_a_venue_that_moves_to_another_tenant_takes_its_rows_along(
+    simple_house: SimpleHouse,
+) -> None:
     simple_house.fill(several(), venues=TWO_VENUES)
     simple_house.run()
     simple_house.superuser.execute(
@@ -239,7 +241,7 @@ def test_a_customer_whose_orders_are_gone_loses_the_row(simple_house: SimpleHous
 
 
 def platform_venue(house: PlatformHouse, buyers: dict[str, int]) -> None:
-    """Fill one venue of the platform, with one order a buyer, of so many cents."""
+    """Fill one venue of the platform with one order per buyer, of this many cents."""
     made = {"created_at": LONG_AGO, "updated_at": LONG_AGO}
     venue = {"id": VENUE, "tenant_id": TENANT, "name": "Hall", "max_capacity": 9}
     house.insert("venues", [venue | {"status": "ACTIVE"} | made])
@@ -274,7 +276,7 @@ def platform_venue(house: PlatformHouse, buyers: dict[str, int]) -> None:
 
 
 def add_order(house: PlatformHouse, buyer: str, **changes: Any) -> UUID:
-    """Add an order of ten dollars, paid two days ago, for the venue's event; give its id."""
+    """Add an order of ten dollars for the venue's event, paid two days ago; return its id."""
     order_id = uuid4()
     order = {
         "id": order_id,
@@ -328,7 +330,7 @@ def test_partial_refunds_that_add_up_to_the_amount_undo_the_purchase(
     assert (row["total_purchases"], row["total_spent"]) == (1, 7)
 
 
-def test_refunds_beyond_all_reckoning_take_back_the_purchase_and_fail_nothing(
+def test_absurdly_large_refunds_undo_the_purchase_and_fail_nothing(
     platform_house: PlatformHouse,
 ) -> None:
     platform_venue(platform_house, {"anna": 700})
@@ -378,7 +380,7 @@ def test_lifetime_value_leaves_out_venues_in_another_currency_and_counts_them(
 def test_a_customer_without_purchases_in_the_tenants_currency_has_no_lifetime_value(
     platform_house: PlatformHouse,
 ) -> None:
-    # one venue each: of equals, the first by name is the tenant's currency
+    # one venue each; in a tie, the first currency by name is the tenant's
     platform_venue(platform_house, {"anna": 700})
     platform_house.superuser.execute(
         "INSERT INTO venues SELECT %s, tenant_id, name, timezone, max_capacity, status, "
@@ -413,7 +415,7 @@ def test_a_closed_venue_loses_its_rows(platform_house: PlatformHouse) -> None:
 def test_a_deleted_customer_vanishes_and_still_counts_in_the_percentiles(
     platform_house: PlatformHouse,
 ) -> None:
-    # of five, 0, 1, …, 4 spent less than each
+    # of five customers, 0, 1, …, 4 spent less than each
     platform_venue(platform_house, {"a": 100, "b": 200, "c": 300, "d": 400, "e": 500})
     platform_house.run()
     before = monetary(platform_house)
@@ -429,7 +431,7 @@ def test_a_deleted_customer_vanishes_and_still_counts_in_the_percentiles(
     assert sum(counts) == 4
 
 
-def test_an_erased_customer_is_out_of_the_percentiles_and_of_every_table(
+def test_an_erased_customer_is_in_no_percentile_and_no_table(
     platform_house: PlatformHouse,
 ) -> None:
     platform_venue(platform_house, {"a": 100, "b": 200, "c": 300, "d": 400, "e": 500})
@@ -448,13 +450,13 @@ def test_an_erased_customer_is_out_of_the_percentiles_and_of_every_table(
         ],
     )
     platform_house.run(force=True)
-    # of four, 0, 25, 50 and 75 % spent less
+    # of four customers, 0, 25, 50 and 75 % spent less
     assert monetary(platform_house) == {uid("b"): 1, uid("c"): 2, uid("d"): 3, uid("e"): 4}
     held = platform_house.row_versions()["customer_rfm_state"]
     assert not any(uid("a") in row for row in held)
 
 
-def test_without_any_venue_a_run_is_good(simple_house: SimpleHouse) -> None:
+def test_a_run_without_venues_succeeds(simple_house: SimpleHouse) -> None:
     scoring = simple_house.run()
     assert (scoring.unfinished, scoring.attempts) == ([], {})
 
@@ -509,7 +511,7 @@ def test_an_order_without_a_time_is_counted_and_not_scored(simple_house: SimpleH
 
 
 @pytest.mark.parametrize("amount", ["NaN", "Infinity", "-Infinity", "9999999999.995"])
-def test_an_amount_that_is_no_sum_of_money_is_never_fatal(
+def test_an_amount_that_is_not_a_sum_of_money_is_not_fatal(
     simple_house: SimpleHouse, amount: str
 ) -> None:
     simple_house.fill([Sale("anna", ago(1)), Sale("ben", ago(1), amount)])
@@ -518,7 +520,7 @@ def test_an_amount_that_is_no_sum_of_money_is_never_fatal(
     assert {row["customer_id"] for row in simple_house.view("customer_rfm_scores")} == {uid("anna")}
 
 
-def test_an_order_at_minus_infinity_is_never_fatal(simple_house: SimpleHouse) -> None:
+def test_an_order_at_minus_infinity_is_not_fatal(simple_house: SimpleHouse) -> None:
     simple_house.fill([Sale("anna", ago(1)), Sale("ben", ago(1))])
     simple_house.superuser.execute(
         "UPDATE orders SET created_at = '-infinity' WHERE user_id = %s", [uid("ben")]
@@ -547,7 +549,7 @@ def test_a_source_that_is_not_loaded_up_to_as_of_is_a_transient_error(
         assert house.run(AS_OF - timedelta(seconds=1)).unfinished == []
 
 
-def test_a_tenant_of_whose_source_nothing_is_known_is_a_transient_error(
+def test_a_tenant_without_known_freshness_is_a_transient_error(
     new_database: Callable[[str | None], Database], redis_client: redis.Redis
 ) -> None:
     with SimpleHouse(new_database("simple"), redis_client) as house:
@@ -561,7 +563,7 @@ def test_a_tenant_of_whose_source_nothing_is_known_is_a_transient_error(
 
 @contextmanager
 def bad_venue(house: House, venue_id: UUID) -> Iterator[None]:
-    """Have every write of one venue's scores fail."""
+    """Make every write of one venue's scores fail."""
     house.superuser.execute(
         f"""
         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
@@ -576,7 +578,7 @@ def bad_venue(house: House, venue_id: UUID) -> Iterator[None]:
         house.superuser.execute("DROP FUNCTION refuse CASCADE")
 
 
-def test_a_bad_venue_leaves_the_others_alone_and_is_all_that_a_second_try_does(
+def test_a_bad_venue_does_not_affect_the_others_and_a_second_try_does_only_it(
     simple_house: SimpleHouse,
 ) -> None:
     third = uid("third venue")
@@ -586,22 +588,22 @@ def test_a_bad_venue_leaves_the_others_alone_and_is_all_that_a_second_try_does(
     settings = make_settings()
     planned = simple_house.plan(AS_OF, settings)
     with bad_venue(simple_house, OTHER_VENUE):
-        first = simple_house.work(planned, settings)
-    assert [failure.venue.venue_id for failure in first.failures] == [OTHER_VENUE]
+        first = simple_house.work(planned)
+    assert [failure.unit.id for failure in first.failures] == [OTHER_VENUE]
     assert {venue: a.outcome for venue, a in first.attempts.items()} == {
         VENUE: "succeeded",
         OTHER_VENUE: "failed",
         third: "succeeded",
     }
     assert first.attempts[OTHER_VENUE].error == "RaiseException: disk on fire"
-    (told,) = first.unfinished
-    assert "disk on fire" in told
+    (line,) = first.unfinished
+    assert "disk on fire" in line
     assert venues_shown(simple_house) == shown(VENUE, third)
 
-    second = simple_house.work(planned, settings)
+    second = simple_house.work(planned)
     assert (second.failures, second.unfinished) == ([], [])
     assert venues_shown(simple_house) == shown(VENUE, OTHER_VENUE, third)
-    tries = "SELECT venue_id, count(*) FROM jobs.venue_run GROUP BY venue_id"
+    tries = "SELECT unit_id, count(*) FROM jobs.unit_run GROUP BY unit_id"
     assert dict(simple_house.superuser.execute(tries).fetchall()) == {
         VENUE: 1,
         OTHER_VENUE: 2,
@@ -609,15 +611,15 @@ def test_a_bad_venue_leaves_the_others_alone_and_is_all_that_a_second_try_does(
     }
 
 
-def test_a_batch_that_ended_well_is_done_again_only_once_somebody_has_cleared_it(
+def test_a_batch_that_ended_well_is_done_again_only_after_a_clear(
     simple_house: SimpleHouse,
 ) -> None:
     simple_house.fill(several(), venues=TWO_VENUES)
     settings = make_settings()
     planned = simple_house.plan(AS_OF, settings)
-    tries = "SELECT venue_id, count(*) FROM jobs.venue_run GROUP BY venue_id"
+    tries = "SELECT unit_id, count(*) FROM jobs.unit_run GROUP BY unit_id"
     for clear_number, done in ((0, 1), (0, 1), (1, 2)):
-        scoring = simple_house.work(planned, settings, clear_number=clear_number)
+        scoring = simple_house.work(planned, clear_number=clear_number)
         assert {a.outcome for a in scoring.attempts.values()} == {"succeeded"}
         assert dict(simple_house.superuser.execute(tries).fetchall()) == {
             VENUE: done,
@@ -631,16 +633,16 @@ def test_scores_of_a_venue_that_another_tenant_holds_are_not_touched(
     simple_house.fill([Sale("anna", ago(1))])
     settings = make_settings()
     planned = simple_house.plan(AS_OF, settings)
-    # somebody else's run came between plan and work
+    # another run came between plan and work
     simple_house.superuser.execute(
         "INSERT INTO venue_rfm_state (venue_id, tenant_id) VALUES (%s, %s)", [VENUE, OTHER_TENANT]
     )
-    scoring = simple_house.work(planned, settings)
+    scoring = simple_house.work(planned)
     assert [failure.permanent for failure in scoring.failures] == [False]
     assert "belong to another tenant" in (scoring.attempts[VENUE].error or "")
 
 
-def test_the_summary_tells_customers_segments_revenue_and_currency(
+def test_the_summary_has_customers_segments_revenue_and_currency(
     simple_house: SimpleHouse,
 ) -> None:
     simple_house.fill([Sale("anna", ago(1), Decimal("12.50")), Sale("ben", ago(200), 3)])
@@ -654,7 +656,7 @@ def test_the_summary_tells_customers_segments_revenue_and_currency(
     }
 
 
-def test_an_erased_customer_whose_account_is_gone_is_out_as_well(
+def test_an_erased_customer_whose_account_is_gone_is_left_out_too(
     platform_house: PlatformHouse,
 ) -> None:
     platform_venue(platform_house, {"a": 100, "b": 200})
@@ -695,10 +697,10 @@ def test_a_moved_venue_keeps_its_rows_until_its_new_tenant_can_be_scored(
     assert simple_house.view("customer_rfm_scores") == before
 
 
-def test_a_second_run_compares_customer_by_customer_never_all_with_all(
+def test_a_second_run_does_not_compare_all_customers_with_all(
     simple_house: SimpleHouse,
 ) -> None:
-    # A nested loop over what the planner takes for a few rows was 50 times slower.
+    # A nested loop, chosen when the planner expects few rows, was 50 times slower.
     customers = 400
     simple_house.fill(
         [Sale(f"customer {number}", ago(number % 300)) for number in range(customers)]
@@ -727,7 +729,7 @@ def test_a_second_run_compares_customer_by_customer_never_all_with_all(
 
 
 def _rows_looked_at(node: dict[str, Any]) -> Iterator[float]:
-    """Yield of each node of an executed plan how many rows it gave or threw away, in all."""
+    """Yield the total number of rows that each node of an executed plan returned or discarded."""
     removed = sum(value for name, value in node.items() if name.startswith("Rows Removed"))
     yield (node["Actual Rows"] + removed) * node["Actual Loops"]
     for inner in node.get("Plans", ()):
