@@ -1,4 +1,4 @@
-"""`make chaos`: prints the table of docs/faults.md with how its tests have ended."""
+"""`make chaos`: prints the table of docs/faults.md with the results of its tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _outcomes: dict[str, Counter[str]] = defaultdict(Counter)
 
 
 def faults() -> dict[str, tuple[str, str]]:
-    """Read the table: by a fault's name, the fault and what happens, in words."""
+    """Return the table: the fault and what happens, by the fault's name."""
     return {name: (fault, happens) for name, fault, happens in ROW.findall(TABLE.read_text())}
 
 
@@ -40,11 +40,11 @@ def pytest_terminal_summary() -> None:
         table.add_column(column, overflow="fold", ratio=1)
     table.add_column("Tests", no_wrap=True)
     for name, (fault, happens) in faults().items():
-        table.add_row(escape(fault), escape(happens), _told(_outcomes[name]))
+        table.add_row(escape(fault), escape(happens), _result(_outcomes[name]))
     Console(width=None if Console().is_terminal else 120).print(table)
 
 
-def _told(outcomes: Counter[str]) -> str:
+def _result(outcomes: Counter[str]) -> str:
     if outcomes["failed"]:
         return f"[red]✗ {outcomes['failed']} failed[/red]"
     if not outcomes["passed"]:

@@ -1,8 +1,8 @@
 """Opens Airflow's connections as a task does, once for each line of JSON on standard input.
 
-A process of its own, since Airflow is configured by its environment and warns when imported.
-Each line is the value of a connection; each is answered with one line of JSON on standard output:
-what the server says of it, or the error.
+It is a separate process because Airflow is configured by its environment and warns when imported.
+Each line is the value of a connection. The answer is one line of JSON on standard output: the
+session's settings as the server reports them, or the error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import psycopg
 
 
 def described(connection: psycopg.Connection) -> dict[str, Any]:
-    """What a session has been told, by the server and by the driver."""
+    """Return the settings of a session, as the server and the driver report them."""
     rows = connection.execute(
         "SELECT name, setting FROM pg_settings WHERE source = 'client' "
         "UNION ALL SELECT 'current_user', current_user::text"
@@ -56,7 +56,7 @@ def redis(value: str, timeout_seconds: float | None = None) -> dict[str, Any]:
 
 def main() -> None:
     """Answer each line."""
-    # the answers' own stream: whatever Airflow prints goes to standard error
+    # the answers have their own stream; whatever Airflow prints goes to standard error
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -65,7 +65,7 @@ def main() -> None:
         began = time.monotonic()
         try:
             answer = ask(**question)
-        except Exception as error:  # noqa: BLE001 - the test says which it expects
+        except Exception as error:  # noqa: BLE001 - the test knows which it expects
             answer = {
                 "error": f"{type(error).__name__}: {error}",
                 "seconds": time.monotonic() - began,

@@ -1,7 +1,8 @@
-"""Parses the DAG files, once for each line on standard input: the Variable's JSON text, or null.
+"""Parses DAG files, once for each line on standard input: a job and its Variable's text, as JSON.
 
-A process of its own: what a DAG file imports can only be seen where nothing has been imported yet.
-Each line is answered with one line of JSON on standard output.
+It is a separate process because a DAG file's imports show only where nothing was imported before.
+The answer to each line is one line of JSON on standard output. A null job means all files; a null
+text means no Variable.
 """
 
 import json
@@ -9,7 +10,7 @@ import os
 import sys
 from typing import Any
 
-# The answers' own stream: whatever Airflow prints goes to standard error.
+# The answers have their own stream; whatever Airflow prints goes to standard error.
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 
@@ -19,6 +20,7 @@ from airflow.sdk.definitions.mappedoperator import MappedOperator  # noqa: E402
 from airflow.serialization.encoders import coerce_to_core_timetable  # noqa: E402
 from airflow.timetables.base import TimeRestriction  # noqa: E402
 
+DAGS = os.environ["AIRFLOW__CORE__DAGS_FOLDER"]
 airflows_own = set(sys.modules)
 read: list[str] = []
 get_variable = Variable.get
@@ -29,13 +31,16 @@ def noted_get(key: str, *arguments: Any, **options: Any) -> Any:
     return get_variable(key, *arguments, **options)
 
 
-def parse(variable: str | None) -> dict[str, Any]:
-    """Parse all files, and tell what came of it and what it took."""
+def parse(job: str | None, text: str | None) -> dict[str, Any]:
+    """Parse the file of a job, or all files; return DAGs, errors, imports and Variables read."""
     read.clear()
-    os.environ.pop("AIRFLOW_VAR_RFM_SCORING", None)
-    if variable is not None:
-        os.environ["AIRFLOW_VAR_RFM_SCORING"] = variable
-    bag = DagBag()
+    variable = f"AIRFLOW_VAR_{str(job).upper()}"
+    if text is not None:
+        os.environ[variable] = text
+    try:
+        bag = DagBag(DAGS if job is None else f"{DAGS}/{job}.py")
+    finally:
+        os.environ.pop(variable, None)
     return {
         "import_errors": bag.import_errors,
         "variables_read": read,
@@ -45,19 +50,19 @@ def parse(variable: str | None) -> dict[str, Any]:
 
 
 def next_run(dag: DAG) -> str | None:
-    """Ask for the next run's moment as the scheduler does; a fault's name where there is none."""
+    """Return the moment of the next run as the scheduler computes it, or its error."""
     restriction = TimeRestriction(timezone.coerce_datetime(dag.start_date), None, catchup=False)
     try:
         info = coerce_to_core_timetable(dag.timetable).next_dagrun_info(
             last_automated_data_interval=None, restriction=restriction
         )
-    except Exception as error:  # noqa: BLE001 - whatever it is, the test is told
+    except Exception as error:  # noqa: BLE001 - the test shows whatever it is
         return f"{type(error).__name__}: {error}"
     return info.run_after.isoformat() if info else None
 
 
 def described(dag: DAG) -> dict[str, Any]:
-    """Tell what a DAG is."""
+    """Return a description of a DAG."""
     return {
         "file": dag.fileloc,
         "doc_md": dag.doc_md,
@@ -93,7 +98,7 @@ def described(dag: DAG) -> dict[str, Any]:
     }
 
 
-setattr(Variable, "get", noted_get)  # noqa: B010 - mypy lets nobody assign a method
+setattr(Variable, "get", noted_get)  # noqa: B010 - mypy forbids assigning to a method
 for line in sys.stdin:
-    answers.write(json.dumps(parse(json.loads(line))) + "\n")
+    answers.write(json.dumps(parse(**json.loads(line))) + "\n")
     answers.flush()

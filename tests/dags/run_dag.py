@@ -1,8 +1,8 @@
-"""Runs rfm_scoring by `dag.test()`, once for each line of JSON on standard input.
+"""Runs jobs by `dag.test()`, once for each line of JSON on standard input.
 
-A process of its own, since Airflow is configured by its environment and warns when imported.
-Each line names the DAG file, the conf and the environment's changes; each is answered with one
-line of JSON on standard output.
+It is a separate process because Airflow is configured by its environment and warns when imported.
+Each line has the job, the conf and the changes to the environment. The answer is one line of JSON
+on standard output.
 """
 
 import json
@@ -10,21 +10,21 @@ import os
 import sys
 from typing import Any
 
-# The answers' own stream: whatever Airflow prints goes to standard error.
+# The answers have their own stream; whatever Airflow prints goes to standard error.
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 
 from airflow.dag_processing.dagbag import DagBag  # noqa: E402
 
 
-def run(dag_file: str, environment: dict[str, str | None], conf: dict[str, Any]) -> dict[str, Any]:
-    """Parse the file anew, run its DAG whole, and tell how each task ended."""
+def run(job: str, environment: dict[str, str | None], conf: dict[str, Any]) -> dict[str, Any]:
+    """Parse the job's file again, run its whole DAG, and return how each task ended."""
     for name, value in environment.items():
         os.environ.pop(name, None)
         if value is not None:
             os.environ[name] = value
-    dag = DagBag(dag_file).dags["rfm_scoring"]
-    # Only a stored DAG's alerts have the ids that Airflow asks for at a good end (3.3.2).
+    dag = DagBag(f"{os.environ['AIRFLOW__CORE__DAGS_FOLDER']}/{job}.py").dags[job]
+    # Only a stored DAG's alerts have the ids that Airflow needs when a run succeeds (3.3.2).
     dag.deadline = None
     dag_run = dag.test(run_conf=conf, logical_date=None)
     return {

@@ -1,4 +1,4 @@
-"""The delay before a retry: it grows from retry to retry, and a clear begins it anew."""
+"""The delay before a retry: it grows from retry to retry, and a clear resets it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import pytest
 from tests.conftest import isolated_environment
 
-#: In a process of its own: Airflow warns when it is imported. Each line is a policy and a try.
+#: Runs in a separate process, because Airflow warns when imported. Each line is a policy and a try.
 ASK = """
 import json, sys
 from venue_analytics.orchestration import Backoff
@@ -32,8 +32,8 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def delays(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[float, float]]:
-    """The shortest and the longest of many delays, in seconds."""
-    told = subprocess.run(
+    """Return the shortest and the longest of many delays of each case, in seconds."""
+    asked = subprocess.run(
         [sys.executable, "-c", ASK],
         env=isolated_environment(
             tmp_path_factory.mktemp("backoff"), "postgresql+psycopg2://nobody@127.0.0.1:1/unused"
@@ -43,7 +43,7 @@ def delays(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[float, f
         text=True,
         check=True,
     )
-    rows = [line.split() for line in told.stdout.splitlines()[-len(CASES) :]]
+    rows = [line.split() for line in asked.stdout.splitlines()[-len(CASES) :]]
     assert all(int(different) > 100 for _, _, different in rows)
     return {case: (float(row[0]), float(row[1])) for case, row in zip(CASES, rows, strict=True)}
 
@@ -59,7 +59,7 @@ def delays(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[float, f
         ("retries lowered meanwhile", 30),
     ],
 )
-def test_a_retry_waits_twice_as_long_as_the_one_before_less_a_random_half(
+def test_the_delay_doubles_with_each_retry_less_a_random_half(
     delays: dict[str, tuple[float, float]], case: str, longest: float
 ) -> None:
     low, high = delays[case]

@@ -1,4 +1,4 @@
-"""Airflow's connections: opened by the providers' hooks, with the session of the command line."""
+"""Airflow's connections: the providers' hooks open the same session as the command line."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OURS = {
 
 
 class Task:
-    """The process that opens connections as a task does."""
+    """A process that opens connections as a task does."""
 
     def __init__(self, home: Path) -> None:
         with (home / "log").open("w") as log:
@@ -52,7 +52,7 @@ class Task:
             )
 
     def __call__(self, server: str, value: str, **how: Any) -> dict[str, Any]:
-        """Open the connection to `database` or `redis` that has this value."""
+        """Open a connection to `database` or `redis` with this value."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps({"server": server, "value": value} | how) + "\n")
@@ -61,7 +61,7 @@ class Task:
         return answer
 
     def error(self, server: str, value: str) -> str:
-        """Open a connection that cannot be opened, and return why."""
+        """Open a connection that must fail, and return the error."""
         return str(self(server, value)["error"])
 
 
@@ -73,7 +73,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Task]:
 
 
 def in_json(database: Database, **extra: Any) -> str:
-    """Airflow's JSON of a database's connection, for a login that may do all, with a password."""
+    """Return Airflow's JSON of a database connection, for a superuser with a password."""
     fields = {
         "conn_type": "postgres",
         "host": str(database.server.socket_directory),
@@ -86,7 +86,7 @@ def in_json(database: Database, **extra: Any) -> str:
 
 
 def of_command_line(value: str) -> dict[str, Any]:
-    """What the command line's session has been told by the same connection."""
+    """Return the settings of the command line's session for the same connection."""
     address = DatabaseAddress.parse(value, name="the test's database")
     with connect(address, application_name="a job", statement_timeout_seconds=90) as connection:
         return described(connection)
@@ -101,7 +101,9 @@ def test_a_task_has_the_session_of_the_command_line(task: Task, simple: Database
         assert session["libpq"]["keepalives_idle"] == "30"
 
 
-def test_an_extra_is_honoured_but_overrides_nothing_of_ours(task: Task, simple: Database) -> None:
+def test_an_extra_is_honoured_but_does_not_override_the_jobs_own_settings(
+    task: Task, simple: Database
+) -> None:
     their_options = (
         "-c work_mem=12345kB -c timezone=Asia/Tokyo -c role=analytics_owner -c lock_timeout=0 "
         "-c statement_timeout=0 -c idle_in_transaction_session_timeout=0"
@@ -133,7 +135,7 @@ def test_an_extra_is_honoured_but_overrides_nothing_of_ours(task: Task, simple: 
         (["red"], "analytics_db cannot be read: must be postgresql://"),
     ],
 )
-def test_a_bad_extra_is_refused_in_words_without_the_password(
+def test_the_error_of_a_bad_extra_does_not_show_the_password(
     task: Task, simple: Database, extra: Any, words: str
 ) -> None:
     error = task.error("database", json.dumps(json.loads(in_json(simple)) | {"extra": extra}))
@@ -141,7 +143,7 @@ def test_a_bad_extra_is_refused_in_words_without_the_password(
     assert "hunter2" not in error
 
 
-def test_a_login_that_may_not_act_for_the_jobs_is_told_what_to_do(
+def test_the_error_of_a_login_without_the_jobs_role_shows_the_grant(
     task: Task, simple: Database
 ) -> None:
     error = task.error("database", simple.uri("analytics_reader"))
@@ -161,7 +163,7 @@ def test_a_task_uses_the_redis_database_of_the_command_line(
     assert "apache-airflow-providers-redis" in client_info["lib-name"]
 
 
-def test_a_task_gives_up_a_redis_that_hangs_in_time_and_asks_once(
+def test_a_task_gives_up_a_redis_that_hangs_after_one_timeout(
     task: Task, server_directory: Path
 ) -> None:
     with ValkeyServer(server_directory / "hanging") as server:
@@ -187,7 +189,7 @@ def test_a_task_gives_up_a_redis_that_hangs_in_time_and_asks_once(
         ("http://:hunter2@h/0", "analytics_redis must be redis://"),
     ],
 )
-def test_a_redis_that_leases_cannot_use_is_refused_in_words_without_the_password(
+def test_the_error_of_an_unusable_redis_does_not_show_the_password(
     task: Task, value: str, words: str
 ) -> None:
     error = task.error("redis", value)

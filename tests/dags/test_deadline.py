@@ -1,4 +1,4 @@
-"""The deadline of a run: its distance from the interval's start, and of whom it is told."""
+"""The deadline of a run: the lengths of its interval, and which runs are reported."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from venue_analytics.deadline import interval_lengths, tell_missed
+from venue_analytics.deadline import interval_lengths, report_missed
 
 BEGIN = datetime(2026, 3, 1, 2, tzinfo=UTC)
 END = BEGIN + timedelta(days=1)
@@ -17,7 +17,7 @@ DEADLINE = END + timedelta(minutes=120)
 
 
 def context(**changes: Any) -> dict[str, Any]:
-    """A run that was queued at its interval's end and still goes, as Airflow tells it."""
+    """Return Airflow's context of a run that was queued at its interval's end and still runs."""
     run = {
         "dag_run_id": "scheduled__2026-03-02T02:00:00+00:00",
         "run_type": "scheduled",
@@ -29,9 +29,9 @@ def context(**changes: Any) -> dict[str, Any]:
     return {"dag_run": run | changes, "deadline": {"id": "1", "deadline_time": passed}}
 
 
-def told(caplog: pytest.LogCaptureFixture, context: dict[str, Any]) -> list[tuple[int, str]]:
+def logged(caplog: pytest.LogCaptureFixture, context: dict[str, Any]) -> list[tuple[int, str]]:
     caplog.clear()
-    asyncio.run(tell_missed(job="rfm_scoring", deadline_minutes=120, context=context))
+    asyncio.run(report_missed(job="rfm_scoring", deadline_minutes=120, context=context))
     return [(record.levelno, record.getMessage()) for record in caplog.records]
 
 
@@ -42,9 +42,9 @@ def test_a_missed_deadline_is_one_error_line_with_job_run_and_deadline(
         "rfm_scoring: run scheduled__2026-03-02T02:00:00+00:00 has missed its deadline, "
         "2026-03-02T04:00+00:00 (120 minutes after the end of its interval); it is running"
     )
-    assert told(caplog, context()) == [(logging.ERROR, line)]
+    assert logged(caplog, context()) == [(logging.ERROR, line)]
     as_text = context(deadline_time=DEADLINE.isoformat())
-    assert told(caplog, as_text) == [(logging.ERROR, line)]
+    assert logged(caplog, as_text) == [(logging.ERROR, line)]
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,10 @@ def test_a_missed_deadline_is_one_error_line_with_job_run_and_deadline(
     ],
     ids=["backfill", "manual", "queued later", "a shorter interval's", "a longer interval's"],
 )
-def test_nothing_is_said(caplog: pytest.LogCaptureFixture, changes: dict[str, Any]) -> None:
-    assert told(caplog, context(**changes)) == []
+def test_nothing_is_logged_for_a_run_that_missed_no_deadline_of_its_own(
+    caplog: pytest.LogCaptureFixture, changes: dict[str, Any]
+) -> None:
+    assert logged(caplog, context(**changes)) == []
 
 
 @pytest.mark.parametrize(
@@ -75,7 +77,7 @@ def test_nothing_is_said(caplog: pytest.LogCaptureFixture, changes: dict[str, An
         ("0 2 29 2 *", "UTC", [1461 * 24]),
     ],
 )
-def test_the_intervals_lengths_are_those_of_the_schedule_the_commonest_first(
+def test_the_interval_lengths_of_a_schedule_start_with_the_most_frequent(
     cron: str, timezone: str, hours: list[float]
 ) -> None:
     assert [length / timedelta(hours=1) for length in interval_lengths(cron, timezone)] == hours

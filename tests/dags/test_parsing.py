@@ -1,4 +1,4 @@
-"""DAG files parse whatever their Variable holds, without a database, and import little."""
+"""DAG files parse whatever their Variable holds, need no database, and import little."""
 
 from __future__ import annotations
 
@@ -18,51 +18,55 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from tests.conftest import isolated_environment
-from tests.harness.settings_texts import texts
+from tests.harness.settings_texts import texts_of
+from tests.jobs.facts import facts_of
 
 from venue_analytics.demo.profile import ROOT
-from venue_analytics.harness import SettingsError
+from venue_analytics.harness import JobSettings, SettingsError, TenantSettings, VenueSettings
 from venue_analytics.harness.settings import read_settings
-from venue_analytics.jobs.rfm_scoring.settings import RfmScoringSettings
+from venue_analytics.jobs import JOBS
 
-DAG_FILES = sorted((ROOT / "dags").glob("*.py"))
-JOBS = [file.stem for file in DAG_FILES]
-# Each costs a process that parses a DAG file more than the file itself does.
-HEAVY = ("pandas", "numpy", "alembic", "typer", "redis", "pydantic_settings")
-DEFAULT_CRON = "0 2 * * *"
+# Importing any of these takes longer than parsing a DAG file.
+HEAVY = ("pandas", "numpy", "alembic", "typer", "redis", "rich", "pydantic_settings")
+#: A cron that is not the default of any job.
+OTHER_CRON = '"cron": "7 5 * * *"'
+of_every_job = pytest.mark.parametrize("job", JOBS)
+with_texts = settings(
+    max_examples=20 * settings().max_examples, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 @dataclass(frozen=True)
 class Parser:
-    """The process that parses; its metadata database is a port on which nobody answers."""
+    """A process that parses DAG files; its metadata database is a port that never answers."""
 
     process: subprocess.Popen[str]
     metadata: socket.socket
 
-    def parse(self, variable: str | None) -> dict[str, Any]:
-        """Parse all DAG files with that text in the Variable rfm_scoring."""
+    def parse(self, job: str | None = None, text: str | None = None) -> dict[str, Any]:
+        """Parse the file of a job with this text in its Variable, or all files."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(variable) + "\n")
+        self.process.stdin.write(json.dumps({"job": job, "text": text}) + "\n")
         self.process.stdin.flush()
-        told: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return told
+        parsed: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return parsed
 
-    def dag(self, variable: str | None) -> dict[str, Any]:
-        """Parse, and give the DAG rfm_scoring."""
-        told = self.parse(variable)
-        assert told["import_errors"] == {}
-        dag: dict[str, Any] = told["dags"]["rfm_scoring"]
+    def dag(self, job: str, text: str | None) -> dict[str, Any]:
+        """Parse the file of a job; return its DAG."""
+        parsed = self.parse(job, text)
+        assert parsed["import_errors"] == {}
+        dag: dict[str, Any] = parsed["dags"][job]
         return dag
 
     @cached_property
     def first(self) -> dict[str, Any]:
-        """What came of the first parsing, without a Variable."""
-        return self.parse(None)
+        """The result of the first parsing, of all files without a Variable."""
+        return self.parse()
 
     @property
     def asked_for_metadata(self) -> bool:
-        """Whether anybody has tried to reach the metadata database."""
+        """Whether the process has tried to reach the metadata database."""
         try:
             self.metadata.accept()[0].close()
         except BlockingIOError:
@@ -98,8 +102,34 @@ def dag(request: pytest.FixtureRequest, parser: Parser) -> dict[str, Any]:
     return found
 
 
-def test_every_dag_file_holds_the_dag_of_its_name(parser: Parser) -> None:
-    assert sorted(parser.first["dags"]) == JOBS
+def mapped_task(dag: dict[str, Any]) -> str:
+    """Return the id of the only mapped task of a DAG."""
+    (name,) = [name for name, task in dag["tasks"].items() if task["mapped"]]
+    return str(name)
+
+
+def schedule(dag: dict[str, Any]) -> tuple[str, str]:
+    return dag["cron"], dag["timezone"]
+
+
+def default_schedule(job: str) -> tuple[str, str]:
+    defaults = defaults_of(job)
+    return defaults.cron, defaults.timezone
+
+
+def defaults_of(job: str) -> JobSettings:
+    defaults: JobSettings = JOBS[job].settings()
+    return defaults
+
+
+def test_the_dag_files_are_named_like_the_jobs(parser: Parser) -> None:
+    assert sorted(parser.first["dags"]) == sorted(JOBS)
+    assert sorted(file.stem for file in (ROOT / "dags").glob("*.py")) == sorted(JOBS)
+
+
+@of_every_job
+def test_a_dag_is_in_the_file_of_its_name(parser: Parser, job: str) -> None:
+    assert Path(parser.first["dags"][job]["file"]) == ROOT / "dags" / f"{job}.py"
 
 
 def test_parsing_needs_no_database(parser: Parser) -> None:
@@ -107,8 +137,8 @@ def test_parsing_needs_no_database(parser: Parser) -> None:
     assert not parser.asked_for_metadata
 
 
-def test_parsing_reads_one_variable_a_dag(parser: Parser) -> None:
-    assert sorted(parser.first["variables_read"]) == JOBS
+def test_parsing_reads_one_variable_per_dag(parser: Parser) -> None:
+    assert sorted(parser.first["variables_read"]) == sorted(JOBS)
 
 
 @pytest.mark.parametrize("package", HEAVY)
@@ -128,9 +158,8 @@ def test_a_dag_file_imports_none_of_the_command_lines_modules(parser: Parser, mo
     assert f"venue_analytics.{module}" not in parser.first["imported"]
 
 
-@pytest.mark.parametrize("file", DAG_FILES, ids=JOBS)
-def test_a_dag_file_is_wiring(file: Path) -> None:
-    assert len(file.read_text().splitlines()) < 60
+def test_a_dag_file_is_short(dag: dict[str, Any]) -> None:
+    assert len(Path(dag["file"]).read_text().splitlines()) < 60
 
 
 def test_the_docs_are_the_files_docstring(dag: dict[str, Any]) -> None:
@@ -147,48 +176,67 @@ def test_a_dag_runs_one_interval_at_a_time_and_only_the_last(dag: dict[str, Any]
     assert dag["timetable"] == "CronDataIntervalTimetable"
 
 
-def test_a_dag_has_its_tag_and_no_other(dag: dict[str, Any]) -> None:
+def test_a_dag_has_only_the_projects_tag(dag: dict[str, Any]) -> None:
     assert dag["tags"] == ["venue-analytics"]
 
 
-def test_every_task_has_retries_and_a_timeout(dag: dict[str, Any]) -> None:
+@of_every_job
+def test_the_defaults_of_the_settings_hold_without_a_variable(parser: Parser, job: str) -> None:
+    dag, defaults = parser.first["dags"][job], defaults_of(job)
+    assert schedule(dag) == (defaults.cron, defaults.timezone)
     for name, task in dag["tasks"].items():
-        assert task["execution_timeout_seconds"] > 0, name
-        # Finish is the verdict: trying it again would give the same.
-        assert task["retries"] == (0 if name == "finish" else 3), name
+        assert task["execution_timeout_seconds"] == 60 * defaults.timeout_minutes, name
+        assert task["pool"] == defaults.pool, name
+        # finish is not retried, because its result would be the same
+        assert task["retries"] == (0 if name == "finish" else defaults.retries), name
+    assert dag["tasks"][mapped_task(dag)]["at_a_time"] == defaults.max_parallel
 
 
-def test_every_param_is_typed_titled_and_described(dag: dict[str, Any]) -> None:
-    assert set(dag["params"]) == {"venues", "as_of", "force", "dry_run", "settings"}
-    for name, param in dag["params"].items():
+@of_every_job
+def test_every_param_is_typed_titled_and_described(parser: Parser, job: str) -> None:
+    params, chosen = parser.first["dags"][job]["params"], JOBS[job]
+    known = {chosen.unit.plural, "as_of", "force", *chosen.parameters.model_fields}
+    assert set(params) == known | ({"dry_run", "settings"} if chosen.preview else set())
+    for name, param in params.items():
         assert param["type"], name
         assert param["title"], name
         assert param["description"], name
 
 
-def test_the_mapped_task_is_named_by_its_venues(dag: dict[str, Any]) -> None:
-    (mapped,) = [task for task in dag["tasks"].values() if task["mapped"]]
+def test_the_mapped_task_is_named_by_its_units(dag: dict[str, Any]) -> None:
+    mapped = dag["tasks"][mapped_task(dag)]
     assert mapped["map_index_template"] == "{{ task.op_kwargs['batch']['label'] }}"
 
 
-def test_the_leaves_that_colour_a_run_are_the_mapped_task_and_the_last_one(
+def test_the_leaves_that_decide_a_runs_state_are_the_mapped_task_and_the_last_one(
     dag: dict[str, Any],
 ) -> None:
     # whether a teardown fails the run: see ended_well
     assert dag["teardowns"] == {"finish": False, "ended_well": True}
-    assert dag["tasks"]["plan"]["upstream"] == []
-    assert dag["tasks"]["score"]["upstream"] == ["plan"]
-    assert dag["tasks"]["finish"]["upstream"] == ["score"]
-    assert dag["tasks"]["ended_well"]["upstream"] == ["finish"]
+    mapped = mapped_task(dag)
+    assert {name: task["upstream"] for name, task in dag["tasks"].items()} == {
+        "plan": [],
+        mapped: ["plan"],
+        "finish": [mapped],
+        "ended_well": ["finish"],
+    }
 
 
-def test_the_variable_sets_schedule_retries_timeout_pool_and_parallelism(parser: Parser) -> None:
-    dag = parser.dag(
-        '{"cron": "15 4 * * *", "timezone": "Europe/Berlin", "retries": 5, "timeout_minutes": 7,'
-        ' "pool": "venue_analytics", "max_parallel_venues": 3}'
-    )
-    assert (dag["cron"], dag["timezone"]) == ("15 4 * * *", "Europe/Berlin")
-    assert dag["tasks"]["score"] == {
+@of_every_job
+def test_the_variable_sets_schedule_retries_timeout_pool_and_parallelism(
+    parser: Parser, job: str
+) -> None:
+    values = {
+        "cron": "15 4 * * *",
+        "timezone": "Europe/Berlin",
+        "retries": 5,
+        "timeout_minutes": 7,
+        "pool": "venue_analytics",
+        f"max_parallel_{JOBS[job].unit.plural}": 3,
+    }
+    dag = parser.dag(job, json.dumps(values))
+    assert schedule(dag) == ("15 4 * * *", "Europe/Berlin")
+    assert dag["tasks"][mapped_task(dag)] == {
         "mapped": True,
         "map_index_template": "{{ task.op_kwargs['batch']['label'] }}",
         "at_a_time": 3,
@@ -199,81 +247,108 @@ def test_the_variable_sets_schedule_retries_timeout_pool_and_parallelism(parser:
     }
 
 
+#: Faults in the Variable of any job, by name: the text and the message; `JOB` stands for the job.
+WRONG = {
+    "malformed JSON": (f"{{{OTHER_CRON}", "Variable JOB is not valid JSON"),
+    "no object": ('["7 5 * * *"]', "Variable JOB must be a JSON object"),
+    "unknown key": (
+        f'{{{OTHER_CRON}, "no such setting": 1}}',
+        "Variable JOB: no such setting = 1: is not a setting of this job",
+    ),
+    "wrong type": (
+        f'{{{OTHER_CRON}, "retries": "3"}}',
+        "retries = '3': Input should be a valid integer",
+    ),
+    "bad cron": ('{"cron": "every night"}', "cron = 'every night': must be a cron expression"),
+    "bad timezone": (
+        f'{{{OTHER_CRON}, "timezone": "Berlin"}}',
+        "timezone = 'Berlin': must be an IANA",
+    ),
+}
+OWN_WRONG = [
+    pytest.param(job, f"{{{OTHER_CRON}, {json.dumps(values)[1:]}", words, id=f"{job}-{words}")
+    for job in JOBS
+    for values, words in facts_of(job).wrong_settings
+]
+
+
 @pytest.mark.parametrize(
-    ("variable", "told"),
+    ("job", "text", "words"),
     [
-        ('{"cron": "0 5 * * *"', "Variable rfm_scoring is not valid JSON"),
-        ('["0 5 * * *"]', "Variable rfm_scoring must be a JSON object"),
-        ('{"cron": "0 5 * * *", "colour": "red"}', "colour = 'red': is not a setting of this job"),
-        ('{"cron": "0 5 * * *", "retries": "3"}', "retries = '3': Input should be a valid integer"),
-        ('{"cron": "every night"}', "cron = 'every night': must be a cron expression"),
-        ('{"cron": "0 5 * * *", "timezone": "Berlin"}', "timezone = 'Berlin': must be an IANA"),
-        (
-            '{"cron": "0 5 * * *", "recency_days": [180, 90, 60, 30]}',
-            "recency_days = [180, 90, 60, 30]: must be four rising whole numbers",
+        *(
+            pytest.param(job, text, words, id=f"{job}-{name}")
+            for job in JOBS
+            for name, (text, words) in WRONG.items()
         ),
-        ('{"cron": "0 5 * * *", "vip_min_total": 8}', "vip_min_total > regular_min_total"),
-    ],
-    ids=[
-        "malformed JSON",
-        "no object",
-        "unknown key",
-        "wrong type",
-        "bad cron",
-        "bad timezone",
-        "falling days",
-        "thresholds out of order",
+        *OWN_WRONG,
     ],
 )
-def test_a_bad_variable_leaves_the_dag_on_the_default_schedule_with_the_fault_in_its_docs(
-    parser: Parser, variable: str, told: str
+def test_a_bad_variable_keeps_the_dag_on_the_default_schedule_with_the_fault_in_its_docs(
+    parser: Parser, job: str, text: str, words: str
 ) -> None:
-    dag = parser.dag(variable)
-    assert (dag["cron"], dag["timezone"]) == (DEFAULT_CRON, "UTC")
+    dag = parser.dag(job, text)
+    assert schedule(dag) == default_schedule(job)
     assert dag["tags"] == ["settings-fault", "venue-analytics"]
-    fault, runbook = dag["doc_md"].split("# RFM scoring")
+    runbook = parser.first["dags"][job]["doc_md"]
+    fault = dag["doc_md"].removesuffix(runbook)
+    assert fault != dag["doc_md"]
     assert fault.startswith("### Settings fault")
-    assert told in fault
-    assert "### When it is red" in runbook
-    assert dag["tasks"]["plan"]["retries"] == 3
+    assert words.replace("JOB", job) in fault
+    assert dag["tasks"]["plan"]["retries"] == defaults_of(job).retries
 
 
-def fault_of(text: str) -> str | None:
+@of_every_job
+def test_a_job_with_its_own_settings_has_examples_of_wrong_ones(job: str) -> None:
+    model: type[JobSettings] = JOBS[job].settings
+    common = {VenueSettings, TenantSettings}
+    own = set(model.model_fields) - {name for one in common for name in one.model_fields}
+    assert facts_of(job).wrong_settings or not own
+
+
+def fault_of(job: str, text: str) -> str | None:
     try:
-        read_settings(RfmScoringSettings, text, name="Variable rfm_scoring")
+        read_settings(JOBS[job].settings, text, name=f"Variable {job}")
     except SettingsError as error:
         return str(error)
     return None
 
 
 @pytest.mark.fault("settings-malformed")
-@settings(max_examples=20 * settings().max_examples, suppress_health_check=[HealthCheck.too_slow])
-@given(text=texts.filter(lambda text: not re.search("[\0\ud800-\udfff]", text)))
-@example(text='{"pool": "a\\u0000b"}')
-@example(text='{"```\\n# Everything is fine": 1}')
-def test_whatever_the_variable_holds_the_dag_is_there_and_tagged_if_it_is_wrong(
-    parser: Parser, text: str
+@of_every_job
+def test_whatever_the_variable_holds_the_dag_exists_and_is_tagged_if_it_is_wrong(
+    parser: Parser, job: str
 ) -> None:
-    # too_slow: see the texts' own test. No process's environment holds NUL or half a pair.
-    dag = parser.dag(text)
-    fault = fault_of(text)
-    if fault:
-        assert dag["tags"] == ["settings-fault", "venue-analytics"]
-        if dag["timetable"] == "NullTimetable":
-            assert json.loads(text)["enabled"] is False
+    texts = texts_of(JOBS[job].settings, facts_of(job).settings)
+    tasks = set(parser.first["dags"][job]["tasks"])
+
+    # too_slow: see test_settings. An environment cannot hold NUL or half of a surrogate pair.
+    @with_texts
+    @given(text=texts.filter(lambda text: not re.search("[\0\ud800-\udfff]", text)))
+    @example(text='{"pool": "a\\u0000b"}')
+    @example(text='{"```\\n# Everything is fine": 1}')
+    def hold(text: str) -> None:
+        dag = parser.dag(job, text)
+        fault = fault_of(job, text)
+        if fault:
+            assert dag["tags"] == ["settings-fault", "venue-analytics"]
+            if dag["timetable"] == "NullTimetable":
+                assert json.loads(text)["enabled"] is False
+            else:
+                assert schedule(dag) == default_schedule(job)
+            assert f"```\n{fault}\n```" in dag["doc_md"]
         else:
-            assert (dag["cron"], dag["timezone"]) == (DEFAULT_CRON, "UTC")
-        assert f"```\n{fault}\n```" in dag["doc_md"]
-    else:
-        assert dag["tags"] == ["venue-analytics"]
-    assert dag["doc_md"].replace("\n", "").isprintable()
-    # no database takes it
-    assert "\0" not in dag["tasks"]["score"]["pool"]
-    assert set(dag["tasks"]) == {"plan", "score", "finish", "ended_well"}
-    next_run = dag["next_run"]
-    assert next_run is None or datetime.fromisoformat(next_run).tzinfo is not None
+            assert dag["tags"] == ["venue-analytics"]
+        assert dag["doc_md"].replace("\n", "").isprintable()
+        # no database accepts a NUL
+        assert "\0" not in dag["tasks"][mapped_task(dag)]["pool"]
+        assert set(dag["tasks"]) == tasks
+        next_run = dag["next_run"]
+        assert next_run is None or datetime.fromisoformat(next_run).tzinfo is not None
+
+    hold()
 
 
+@of_every_job
 @pytest.mark.parametrize(
     "cron",
     [
@@ -291,39 +366,45 @@ def test_whatever_the_variable_holds_the_dag_is_there_and_tagged_if_it_is_wrong(
         "0 22-2 * * *",
     ],
 )
-def test_a_cron_is_refused_or_gives_a_next_run(parser: Parser, cron: str) -> None:
-    dag = parser.dag(json.dumps({"cron": cron}))
-    assert dag["cron"] in (cron, DEFAULT_CRON)
+def test_a_cron_is_refused_or_has_a_next_run(parser: Parser, job: str, cron: str) -> None:
+    dag = parser.dag(job, json.dumps({"cron": cron}))
+    assert dag["cron"] in (cron, defaults_of(job).cron)
     assert datetime.fromisoformat(dag["next_run"]).tzinfo is not None
 
 
-def test_a_cron_of_random_moments_is_refused(parser: Parser) -> None:
-    assert "settings-fault" in parser.dag('{"cron": "R 2 * * *"}')["tags"]
+@of_every_job
+def test_a_cron_of_random_moments_is_refused(parser: Parser, job: str) -> None:
+    assert "settings-fault" in parser.dag(job, '{"cron": "R 2 * * *"}')["tags"]
 
 
-def test_a_job_that_is_not_enabled_has_no_schedule_and_no_fault(parser: Parser) -> None:
-    dag = parser.dag('{"enabled": false}')
+@of_every_job
+def test_a_job_that_is_not_enabled_has_no_schedule_and_no_fault(parser: Parser, job: str) -> None:
+    dag = parser.dag(job, '{"enabled": false}')
     assert (dag["timetable"], dag["cron"]) == ("NullTimetable", None)
     assert dag["tags"] == ["venue-analytics"]
 
 
+@of_every_job
 @pytest.mark.parametrize("fault", ['"cron": "at night"', '"no_such_setting": 1'])
 def test_a_job_that_is_not_enabled_stays_so_when_another_setting_is_wrong(
-    parser: Parser, fault: str
+    parser: Parser, job: str, fault: str
 ) -> None:
-    dag = parser.dag(f'{{"enabled": false, {fault}}}')
+    dag = parser.dag(job, f'{{"enabled": false, {fault}}}')
     assert dag["timetable"] == "NullTimetable"
     assert dag["tags"] == ["settings-fault", "venue-analytics"]
 
 
-@pytest.mark.parametrize("variable", ['{"enabled": "false"}', '{"enabled": false', "[false]", "0"])
-def test_what_does_not_say_that_a_job_is_off_leaves_its_schedule(
-    parser: Parser, variable: str
+@of_every_job
+@pytest.mark.parametrize("text", ['{"enabled": "false"}', '{"enabled": false', "[false]", "0"])
+def test_a_text_that_does_not_disable_a_job_keeps_its_schedule(
+    parser: Parser, job: str, text: str
 ) -> None:
-    dag = parser.dag(variable)
-    assert (dag["timetable"] != "NullTimetable", dag["cron"]) == (True, DEFAULT_CRON)
+    dag = parser.dag(job, text)
+    assert dag["timetable"] != "NullTimetable"
+    assert schedule(dag) == default_schedule(job)
     assert dag["tags"] == ["settings-fault", "venue-analytics"]
 
 
-def test_parsing_again_gives_the_same(parser: Parser) -> None:
-    assert parser.dag(None) == parser.dag(None) == parser.first["dags"]["rfm_scoring"]
+@of_every_job
+def test_parsing_again_has_the_same_result(parser: Parser, job: str) -> None:
+    assert parser.dag(job, None) == parser.dag(job, None) == parser.first["dags"][job]

@@ -1,4 +1,4 @@
-# ruff: noqa: S608 (the names put into queries are those of the tables under test)
+# ruff: noqa: S608 (the names in queries are those of the tables under test)
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ SCALE = 0.2
 
 
 class Server:
-    """A PostgreSQL of its own, with a role that owns databases and is no superuser."""
+    """A separate PostgreSQL, with a role that owns databases and is not a superuser."""
 
     def __init__(self, folder: Path, version: int) -> None:
         self._server = PostgresServer(folder, version)
@@ -41,7 +41,7 @@ class Server:
         return make_conninfo(self.superuser_uri, user="analytics_owner", dbname=name)
 
     def read(self, database: str, query: str) -> list[tuple[Any, ...]]:
-        """Read past row-level security, as nobody but a test may."""
+        """Read while bypassing row-level security, as only a test may."""
         conninfo = make_conninfo(self.superuser_uri, dbname=database)
         with psycopg.connect(conninfo, options="-c timezone=UTC") as session:
             return session.execute(query).fetchall()
@@ -81,13 +81,13 @@ def checksums(server: Server, database: str) -> dict[str, str]:
     }
 
 
-def test_the_same_seed_gives_the_same_rows_on_postgresql_16_and_18(
+def test_the_same_seed_makes_the_same_rows_on_postgresql_16_and_18(
     server: Server, server_directory: Path
 ) -> None:
     load_platform(server.database("on_18"), until=UNTIL, scale=0.02, seed=7)
     older = Server(server_directory / "platform16", 16)
     try:
-        # A session in another time zone, where it is still the day before, must not show.
+        # A session in another time zone, where it is still the day before, must not matter.
         with psycopg.connect(older.superuser_uri, autocommit=True) as session:
             session.execute("ALTER ROLE analytics_owner SET timezone = 'America/St_Johns'")
         load_platform(older.database("on_16"), until=UNTIL, scale=0.02, seed=7)
@@ -96,7 +96,7 @@ def test_the_same_seed_gives_the_same_rows_on_postgresql_16_and_18(
         older.stop()
 
 
-def test_another_seed_gives_other_customers_at_the_same_venues(server: Server) -> None:
+def test_another_seed_makes_other_customers_at_the_same_venues(server: Server) -> None:
     for seed in (1, 2):
         load_platform(server.database(f"seed_{seed}"), until=UNTIL, scale=0.02, seed=seed)
     first, second = checksums(server, "seed_1"), checksums(server, "seed_2")
@@ -104,7 +104,7 @@ def test_another_seed_gives_other_customers_at_the_same_venues(server: Server) -
     assert same == {"tenants", "venues"}
 
 
-def test_a_second_load_changes_nothing_and_counts_what_is_there(
+def test_a_second_load_changes_nothing_and_counts_the_existing_rows(
     server: Server, owner_uri: str, summary: PlatformSummary
 ) -> None:
     before = checksums(server, "demo")
@@ -120,7 +120,7 @@ def test_the_summary_counts_every_row_that_a_tenant_owns(
     # One venue belongs to no tenant.
     assert asdict(summary) == counts | {"venues": counts["venues"] - 1}
     assert summary.users == CUSTOMERS * SCALE
-    # Four orders a customer on average.
+    # Customers have four orders on average.
     assert summary.orders == pytest.approx(4 * summary.users, rel=0.05)
 
 
@@ -140,7 +140,7 @@ def test_no_row_is_dated_at_or_after_until_and_every_change_follows_its_creation
         assert read(f"SELECT count(*) FROM {table} WHERE updated_at < created_at") == [(0,)], table
 
 
-def test_events_span_two_and_a_half_years_and_some_are_yet_to_come(read: Any) -> None:
+def test_events_span_two_and_a_half_years_and_some_are_in_the_future(read: Any) -> None:
     [(first, last)] = read("SELECT min(starts_at), max(starts_at) FROM event_schedules")
     assert timedelta(days=850) < UNTIL - first <= timedelta(days=913)
     assert timedelta(days=60) < last - UNTIL < timedelta(days=121)
@@ -177,7 +177,7 @@ def test_items_add_up_to_their_order_unless_its_amount_is_faulty(read: Any) -> N
         " OR bool_or(i.total_price_cents <> i.quantity * i.unit_price_cents)"
     )
     assert all(cents is None or cents < 0 for (cents,) in differing)
-    # Five orders without amount, five with a negative one.
+    # Five orders have no amount, and five a negative one.
     assert len(differing) == 10
 
 
@@ -211,7 +211,7 @@ def test_a_dozen_venues_in_five_time_zones_one_of_them_half_an_hour_off(read: An
     assert [name for name, _, status in venues if status == "CLOSED"] == ["Old Mill Playhouse"]
 
 
-def test_the_special_venues_are_there(read: Any) -> None:
+def test_the_special_venues_exist(read: Any) -> None:
     venues = read(
         "SELECT v.name, v.tenant_id, count(DISTINCT e.id), count(o.id), count(DISTINCT o.user_id),"
         " count(o.id) FILTER (WHERE o.user_id IS NULL), count(DISTINCT o.tenant_id),"
@@ -232,7 +232,7 @@ def test_the_special_venues_are_there(read: Any) -> None:
     assert min(rest[6] for rest in busy) >= date(2026, 2, 26)
 
 
-def test_a_venue_sells_in_one_currency_but_for_a_few_orders(read: Any) -> None:
+def test_a_venue_sells_in_one_currency_except_for_a_few_orders(read: Any) -> None:
     shares = read(
         "SELECT max(n) * 1.0 / sum(n) FROM (SELECT e.venue_id, o.currency, count(*) AS n"
         " FROM orders AS o JOIN events AS e ON e.id = o.event_id WHERE o.currency IS NOT NULL"
@@ -348,7 +348,7 @@ def test_tickets_are_scanned_at_the_door_of_past_events(read: Any) -> None:
 
 
 def test_every_segment_has_its_share_of_a_bigger_venues_customers(read: Any) -> None:
-    # The audited rules of domain.md section 3, plainly; the share of a segment is a venue's.
+    # The audited rules of domain.md section 3, simplified; a segment's share is that of a venue.
     shares = read(
         f"""
         WITH pairs AS (
@@ -405,7 +405,7 @@ def test_even_the_owner_sees_one_tenants_rows_only(owner_uri: str, read: Any, ta
     assert seen == (own, own)
 
 
-def test_the_indexes_that_the_adapter_asks_for_are_there(read: Any) -> None:
+def test_the_indexes_that_the_adapter_needs_exist(read: Any) -> None:
     indexes = {
         definition.partition(" USING btree ")[2]
         for (definition,) in read(
@@ -450,7 +450,7 @@ def test_the_smallest_scale_loads(server: Server) -> None:
     assert min(asdict(summary).values()) >= 1
 
 
-def test_somebody_elses_tables_are_left_alone(server: Server) -> None:
+def test_foreign_tables_are_left_alone(server: Server) -> None:
     uri = server.database("occupied")
     with psycopg.connect(uri) as session:
         session.execute("CREATE TABLE orders AS SELECT 1 AS id")
@@ -462,7 +462,7 @@ def test_somebody_elses_tables_are_left_alone(server: Server) -> None:
 
 def test_a_load_that_fails_halfway_leaves_nothing_behind(server: Server) -> None:
     uri = server.database("halfway")
-    # The tables are made by then; a seed this large is none of PostgreSQL's bigints.
+    # The tables exist by then; a seed this large does not fit PostgreSQL's bigint.
     with pytest.raises(psycopg.Error, match="hashtextextended"):
         load_platform(uri, until=UNTIL, scale=0.01, seed=2**64)
     assert server.read("halfway", "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [

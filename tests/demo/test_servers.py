@@ -55,7 +55,7 @@ def test_another_version_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("role", ["analytics_owner", "analytics_jobs", "analytics_reader"])
-def test_each_role_logs_in_under_its_own_name_and_without_power(server, role):
+def test_each_role_logs_in_under_its_own_name_without_special_rights(server, role):
     uri = server.uri("analytics", role)
 
     assert value(uri, "SELECT current_user") == role
@@ -67,7 +67,7 @@ def test_the_lister_cannot_log_in(server):
         psycopg.connect(server.uri("analytics", "analytics_lister"))
 
 
-def test_the_owner_makes_tables_where_the_jobs_may_not(server):
+def test_the_owner_may_create_tables_but_the_jobs_may_not(server):
     with psycopg.connect(server.uri("analytics", "analytics_owner")) as connection:
         connection.execute("CREATE TABLE mine ()")
     with (
@@ -77,7 +77,7 @@ def test_the_owner_makes_tables_where_the_jobs_may_not(server):
         connection.execute("CREATE TABLE theirs ()")
 
 
-def test_preparing_twice_keeps_what_is_there(server):
+def test_preparing_twice_keeps_existing_tables(server):
     with psycopg.connect(server.uri("airflow", "airflow")) as connection:
         connection.execute("CREATE TABLE kept ()")
 
@@ -87,7 +87,7 @@ def test_preparing_twice_keeps_what_is_there(server):
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
-def test_sqlalchemy_connects_by_the_same_address(server, driver):
+def test_sqlalchemy_connects_to_the_same_address(server, driver):
     engine = sqlalchemy.create_engine(server.uri("airflow", "airflow", driver))
 
     with engine.connect() as connection:
@@ -95,7 +95,7 @@ def test_sqlalchemy_connects_by_the_same_address(server, driver):
     engine.dispose()
 
 
-def test_a_path_with_spaces_quotes_and_too_long_for_a_socket_works(tmp_path):
+def test_a_path_with_spaces_and_quotes_that_is_too_long_for_a_socket_works(tmp_path):
     directory = tmp_path / "it's a clone" / ("long" * 30) / "postgres"
 
     with PostgresServer(directory) as server:
@@ -106,7 +106,7 @@ def test_a_path_with_spaces_quotes_and_too_long_for_a_socket_works(tmp_path):
     assert not sockets.exists()
 
 
-def test_another_process_stops_the_server_and_its_sessions(tmp_path):
+def test_another_process_can_stop_the_server_and_its_sessions(tmp_path):
     server = PostgresServer(tmp_path / "postgres")
     server.start()
     process = psutil.Process(server.pid)
@@ -121,7 +121,7 @@ def test_another_process_stops_the_server_and_its_sessions(tmp_path):
     assert [one for one in family if one.is_running() and one.status() != "zombie"] == []
 
 
-def test_data_outlive_a_killed_server(tmp_path):
+def test_data_survive_a_killed_server(tmp_path):
     server = PostgresServer(tmp_path / "postgres")
     with server:
         with psycopg.connect(server.superuser_uri()) as connection:
@@ -137,7 +137,7 @@ def test_data_outlive_a_killed_server(tmp_path):
         assert value(server.superuser_uri(), "SELECT to_regclass('kept')::text") == "kept"
 
 
-def test_a_process_id_that_somebody_else_has_now_is_not_the_server(tmp_path):
+def test_a_process_id_that_another_process_has_now_is_not_the_server(tmp_path):
     server = PostgresServer(tmp_path / "postgres")
     with server:
         pass
@@ -149,11 +149,11 @@ def test_a_process_id_that_somebody_else_has_now_is_not_the_server(tmp_path):
 
 
 def test_an_unknown_version_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="version 9 is not there; there are: 16, 18"):
+    with pytest.raises(ValueError, match="version 9 is not available; choose from: 16, 18"):
         PostgresServer(Path("unused"), 9)
 
 
-def test_valkey_answers_on_this_machine_only_and_keeps_nothing(tmp_path):
+def test_valkey_answers_only_on_this_machine_and_stores_nothing(tmp_path):
     server = ValkeyServer(tmp_path / "a valkey's")
     with server:
         with redis.Redis.from_url(server.uri) as client:
@@ -167,7 +167,7 @@ def test_valkey_answers_on_this_machine_only_and_keeps_nothing(tmp_path):
     assert not psutil.pid_exists(pid)
 
 
-def test_valkey_says_that_its_port_is_taken(tmp_path):
+def test_valkey_reports_that_its_port_is_taken(tmp_path):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

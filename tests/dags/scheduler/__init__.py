@@ -1,1 +1,1 @@
-"""A folder with this file is a package to pytest: what it shares ends with its last test."""
+"""This file makes the folder a package to pytest, whose fixtures end with its last test."""

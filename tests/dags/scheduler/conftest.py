@@ -1,4 +1,4 @@
-"""One Airflow for all tests of this folder, and a database of its own for each."""
+"""One Airflow for all tests of this folder, and a separate database for each test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.databases import Database, Servers, copy_database, drop_databases
 from venue_analytics.demo.servers import PostgresServer, ValkeyServer
 from venue_analytics.harness.redis_server import RedisAddress
 
-#: What a stack's DAGs are told before they are parsed. A deadline that is a week away is armed.
+#: The Variables of the stack's DAGs, set before they are parsed. A deadline of a week stays armed.
 VARIABLES: dict[str, dict[str, Any]] = {
     JOB: {"retries": 0, "deadline_minutes": 10_080},
     "twin": {"retries": 0, "deadline_minutes": 1},
@@ -34,7 +34,7 @@ MakeDatabase = Callable[[], AbstractContextManager[Database]]
 
 @pytest.fixture(scope="package")
 def own_postgres(servers: Servers, airflow_environment: dict[str, str]) -> PostgresServer:
-    """The PostgreSQL 18, with the metadata of two Airflows."""
+    """Return the PostgreSQL 18 server, with the metadata of two Airflows."""
     server = servers.postgres(18)
     for name in METADATA:
         copy_database(server, AIRFLOW_METADATA, name, "airflow")
@@ -45,7 +45,7 @@ def own_postgres(servers: Servers, airflow_environment: dict[str, str]) -> Postg
 def stack(
     own_postgres: PostgresServer, valkey: ValkeyServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
-    """The Airflow of these tests; its DAGs `watched` and `late` begin runs that never get on."""
+    """Yield the Airflow of these tests; the runs of its DAGs `watched` and `late` never proceed."""
     directory = tmp_path_factory.mktemp(METADATA[0])
     with running(
         METADATA[0], directory, own_postgres, valkey, VARIABLES, triggerer=True
@@ -57,7 +57,7 @@ def stack(
 
 @pytest.fixture(scope="package")
 def new_database(servers: Servers, stack: Stack, valkey: ValkeyServer) -> MakeDatabase:
-    """Make a database that the jobs of the stack work on from then on; Redis is emptied."""
+    """Return a maker of databases: the stack's jobs then use the new one, with an empty Redis."""
 
     @contextmanager
     def make() -> Iterator[Database]:
@@ -66,7 +66,7 @@ def new_database(servers: Servers, stack: Stack, valkey: ValkeyServer) -> MakeDa
             client.flushall()
         stack.work_on(database)
         yield database
-        # A task of a run that has ended may still write: nobody else shall have this database.
+        # A task of a run that has ended may still write, so this database is not reused.
         drop_databases(database.server, [database.name])
 
     return make
@@ -74,7 +74,7 @@ def new_database(servers: Servers, stack: Stack, valkey: ValkeyServer) -> MakeDa
 
 @pytest.fixture
 def database(stack: Stack, new_database: MakeDatabase) -> Iterator[Database]:
-    """An empty database for one test; the schedule has had its first run of the job."""
+    """Yield an empty database for one test, after the job's first scheduled run."""
     with new_database() as made:
         if not stack.api.newest_runs(JOB):
             stack.ended(stack.first_run(JOB).run_id)
@@ -94,6 +94,6 @@ def history(superuser: psycopg.Connection) -> History:
 
 @pytest.fixture
 def redis_client(valkey: ValkeyServer) -> Iterator[redis.Redis]:
-    """A client of the Redis with the leases, as it is."""
+    """Yield a client of the Redis with the leases, without emptying it."""
     with RedisAddress.parse(valkey.uri, name="the test's Redis").client() as client:
         yield client

@@ -1,4 +1,4 @@
-"""A whole Airflow as the demo starts it, with the tests' DAGs beside the real one."""
+"""A complete Airflow, started like the demo's, with the tests' DAGs beside the real one."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tests.databases import Database
 from venue_analytics.demo import airflow
 from venue_analytics.demo.airflow import AirflowApi, Run, Task
 from venue_analytics.demo.interrupts import SIGNALS, Interrupts
+from venue_analytics.demo.job_run import wait_for_dag
 from venue_analytics.demo.processes import Processes
 from venue_analytics.demo.profile import ROOT, Profile, write_private
-from venue_analytics.demo.scoring_run import wait_for_dag
 from venue_analytics.demo.servers import PostgresServer, ValkeyServer
 from venue_analytics.demo.settings_file import SettingsFile
 
@@ -44,7 +44,7 @@ class Stack:
     dags: Path
 
     def wait(self, what: str, found: Callable[[], Any], seconds: float = DEADLINE_SECONDS) -> Any:
-        """Ask until there is an answer; fails at the deadline, or when a process has ended."""
+        """Poll until there is an answer; fail at the deadline, or if a process has ended."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self.processes.check()
@@ -54,7 +54,7 @@ class Stack:
         raise AssertionError(f"{what}: not within {seconds} s")
 
     def work_on(self, database: Database) -> None:
-        """Have the jobs work on a database from now on."""
+        """Make the jobs use a database from now on."""
         address = {"host": str(database.server.socket_directory), "schema": database.name}
         connection = {"connection_id": "analytics_db", "conn_type": "postgres"}
         self.api.import_settings(
@@ -62,7 +62,7 @@ class Stack:
         )
 
     def set_variable(self, key: str, value: Any) -> None:
-        """Make or edit a Variable, of JSON."""
+        """Create or edit a Variable with a JSON value."""
         body = {"key": key, "value": json.dumps(value)}
         answer = self.rest.patch(f"/api/v2/variables/{key}", json=body)
         if answer.status_code == httpx.codes.NOT_FOUND:
@@ -70,7 +70,7 @@ class Stack:
         answer.raise_for_status()
 
     def first_run(self, dag_id: str) -> Run:
-        """Unpause a DAG; gives the run that the scheduler then makes by itself."""
+        """Unpause a DAG; return the run that the scheduler then creates by itself."""
         assert self.api.newest_runs(dag_id) == []
         self.api.unpause(dag_id)
         runs: list[Run] = self.wait(
@@ -79,24 +79,24 @@ class Stack:
         return runs[0]
 
     def trigger(self, dag_id: str = JOB, **conf: Any) -> str:
-        """Make a manual run; gives its id."""
+        """Trigger a manual run; return its id."""
         return self.api.trigger(dag_id, conf).run_id
 
     def clear(self, dag_id: str, run_id: str, **options: Any) -> None:
-        """Clear tasks of a run, as the UI does; by default those that failed."""
+        """Clear tasks of a run as the UI does; by default the failed ones."""
         body = {"dag_run_id": run_id, "dry_run": False, "only_failed": True} | options
         answer = self.rest.post(f"/api/v2/dags/{dag_id}/clearTaskInstances", json=body)
         assert answer.status_code == httpx.codes.OK, answer.text
 
     def mark_failed(self, dag_id: str, run_id: str, task: str = "") -> None:
-        """Mark a run as failed, or a task of it (its id, and its index if it is mapped)."""
+        """Mark a run as failed, or one of its tasks (the id, and the index if it is mapped)."""
         body = {"new_state": "failed"} if task else {"state": "failed"}
         path = f"/taskInstances/{task}" if task else ""
         answer = self.rest.patch(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}{path}", json=body)
         assert answer.status_code == httpx.codes.OK, answer.text
 
     def ended(self, run_id: str, dag_id: str = JOB) -> Run:
-        """Wait until a run has ended, and with it its last task."""
+        """Wait until a run and its last task have ended."""
 
         def look() -> Run | None:
             run = self.api.run(dag_id, run_id)
@@ -107,15 +107,15 @@ class Stack:
         return found
 
     def tasks(self, run_id: str, dag_id: str = JOB) -> dict[str, Task]:
-        """The tasks of a run as they stand, by label or else id."""
+        """Return the tasks of a run by label, or else id."""
         return {task.name: task for task in self.api.tasks(dag_id, run_id)}
 
     def states(self, run_id: str, dag_id: str = JOB) -> dict[str, str | None]:
-        """The state of each task of a run, by label or else id."""
+        """Return the state of each task of a run by label, or else id."""
         return {name: task.state for name, task in self.tasks(run_id, dag_id).items()}
 
     def log(self, run_id: str, name: str, dag_id: str = JOB) -> list[dict[str, Any]]:
-        """The lines of the log of a task's last try."""
+        """Return the log lines of a task's last try."""
         task = self.tasks(run_id, dag_id)[name]
         answer = self.rest.get(
             f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task.task_id}"
@@ -126,7 +126,7 @@ class Stack:
         return [line for line in answer.json()["content"] if isinstance(line, dict)]
 
     def errors(self, run_id: str, name: str, dag_id: str = JOB) -> str:
-        """What the log of a task's last try says went wrong."""
+        """Return the errors in the log of a task's last try."""
         task = self.tasks(run_id, dag_id)[name]
         return "\n".join(self.api.last_errors(dag_id, run_id, task))
 
@@ -141,15 +141,15 @@ def running(
     *,
     triggerer: bool,
 ) -> Iterator[Stack]:
-    """Start an Airflow; nothing of it is left behind.
+    """Run an Airflow; none of its processes is left behind.
 
     Args:
-        name: of its metadata database, which is there and up to date.
-        directory: where its files are.
-        postgres: with the metadata and analytics databases.
-        valkey: with the leases.
-        variables: imported before any DAG is parsed: it would have its defaults.
-        triggerer: whether it has one.
+        name: the name of its metadata database, which is already migrated.
+        directory: the directory of its files.
+        postgres: the server of the metadata and analytics databases.
+        valkey: the server of the leases.
+        variables: imported before any DAG is parsed, which would otherwise have its defaults.
+        triggerer: whether to start one.
     """
     profile = Profile(name, directory)
     dags = directory / "dags"
@@ -161,7 +161,7 @@ def running(
     write_private(airflow.passwords_file(profile), passwords)
     environment = airflow.environment(
         profile, ports, secrets, postgres.uri(name, "airflow", "psycopg2")
-    ) | {"AIRFLOW__CORE__DAGS_FOLDER": str(dags)}
+    ) | {"AIRFLOW__CORE__DAGS_FOLDER": str(dags), "PYTHONPATH": str(ROOT)}
     processes = Processes(
         profile.processes, profile.logs, airflow.plain_environment(), _interrupts()
     )
@@ -195,11 +195,11 @@ def running(
         api.close()
         processes.stop()
         left = _processes_of(profile.airflow_home)
-    assert not left, f"still there: {left}"
+    assert not left, f"still running: {left}"
 
 
 def _interrupts() -> Interrupts:
-    """Make the demo's, with Ctrl-C still pytest's."""
+    """Make the demo's interrupts, but leave Ctrl-C to pytest."""
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     interrupts = Interrupts()
     for number, handler in handlers.items():
@@ -208,7 +208,7 @@ def _interrupts() -> Interrupts:
 
 
 def _processes_of(airflow_home: Path) -> list[str]:
-    """Name the processes, other than this one, that were started for an Airflow home."""
+    """Return the processes, except this one, that were started for an Airflow home."""
     found = []
     for process in psutil.process_iter():
         try:

@@ -1,4 +1,4 @@
-"""A night on a real scheduler: a venue fails, its cause is mended, a clear makes it green."""
+"""A night on a real scheduler: a venue fails, its cause is fixed, and a clear makes it green."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from venue_analytics.demo.airflow import Run, Task
 
 RUNS = f"/api/v2/dags/{JOB}/dagRuns"
 NAMES = ("Arena", "Ballroom", "Cellar", "Dome")
-#: The mapped tasks: the venues of a tenant are small.
+#: The mapped tasks; the small venues of a tenant share one.
 ARENAS_TASK, OTHER_TASK = "2 venues: Arena, Ballroom", "2 venues: Cellar, Dome"
 
 
 @dataclass(frozen=True)
 class Night:
-    """A run as it stood when it had ended."""
+    """The state of a run after it ended."""
 
     run: Run
     tasks: dict[str, Task]
@@ -38,7 +38,7 @@ class Night:
 
 @pytest.fixture(scope="module")
 def database(new_database: MakeDatabase) -> Iterator[Database]:
-    """Four venues, of which one cannot be scored."""
+    """Yield a database of four venues, one of which cannot be scored."""
     with new_database() as made, made.superuser() as superuser:
         fill(superuser)
         break_venue(superuser, ARENA)
@@ -58,25 +58,25 @@ def history(superuser: psycopg.Connection) -> History:
 
 @pytest.fixture(scope="module")
 def red_night(stack: Stack, history: History) -> Night:
-    """The run that the scheduler makes by itself when the DAG is unpaused."""
+    """Return the run that the scheduler creates by itself when the DAG is unpaused."""
     return _night(stack, history, stack.ended(stack.first_run(JOB).run_id))
 
 
 @pytest.fixture(scope="module")
 def log_of_arena(stack: Stack, red_night: Night) -> list[str]:
-    """The lines of the failed task's log."""
+    """Return the log lines of the failed task."""
     return [line["event"] for line in stack.log(red_night.run.run_id, ARENAS_TASK)]
 
 
 @pytest.fixture(scope="module")
 def error_of_arena(stack: Stack, red_night: Night) -> str:
-    """What the failed task's log says went wrong."""
+    """Return the errors in the failed task's log."""
     return stack.errors(red_night.run.run_id, ARENAS_TASK)
 
 
 @pytest.fixture(scope="module")
-def told_by_finish(stack: Stack, red_night: Night) -> str:
-    """What the red night's finish says went wrong."""
+def errors_of_finish(stack: Stack, red_night: Night) -> str:
+    """Return the errors in the log of the red night's finish."""
     return stack.errors(red_night.run.run_id, "finish")
 
 
@@ -87,9 +87,9 @@ def cleared_night(
     red_night: Night,
     log_of_arena: list[str],
     error_of_arena: str,
-    told_by_finish: str,
+    errors_of_finish: str,
 ) -> Night:
-    """The same run after its cause was mended and its failed tasks were cleared."""
+    """Return the same run after the cause was fixed and its failed tasks were cleared."""
     assert _armed_deadlines(stack, red_night.run.run_id) == 1
     mend(history.superuser)
     stack.clear(JOB, red_night.run.run_id)
@@ -129,21 +129,21 @@ def test_a_failed_venue_turns_the_run_red_and_leaves_the_others_done(red_night: 
     assert red_night.letters == [("Arena", "open")]
 
 
-def test_the_log_of_finish_names_the_venue_and_the_reason(told_by_finish: str) -> None:
-    assert f"Arena: RaiseException: {FAULT}" in told_by_finish
+def test_the_log_of_finish_names_the_venue_and_the_reason(errors_of_finish: str) -> None:
+    assert f"Arena: RaiseException: {FAULT}" in errors_of_finish
 
 
-def test_a_venues_lines_are_in_a_group_of_its_name_and_its_error_is_told_outside_too(
+def test_a_venues_lines_are_in_a_group_of_its_name_and_its_error_is_logged_outside_too(
     log_of_arena: list[str],
 ) -> None:
     begin = log_of_arena.index("::group::Arena")
     end = log_of_arena.index("::endgroup::", begin)
-    told = f"Arena failed: RaiseException: {FAULT}"
+    error = f"Arena failed: RaiseException: {FAULT}"
     together = log_of_arena.index(f"::group::{ARENAS_TASK}")
     unfolded = log_of_arena[log_of_arena.index("::endgroup::", together) : begin]
-    assert any("s lost, each is done by itself now: " in line for line in unfolded)
-    assert told in log_of_arena[begin:end]
-    # in no other group: Airflow's nest, and a folded one hides what is in it
+    assert any("s lost, each is processed by itself now: " in line for line in unfolded)
+    assert error in log_of_arena[begin:end]
+    # in no other group, because Airflow's groups nest and a folded one hides its content
     opened = sum(line.startswith("::group::") for line in log_of_arena[:begin])
     assert opened == log_of_arena[:begin].count("::endgroup::")
     assert any("Task failed" in line for line in log_of_arena[end:])
@@ -183,13 +183,13 @@ def test_clear_failed_runs_the_failed_venue_and_finish_again_and_nothing_else(
     assert cleared_night.attempts == [*red_night.attempts, ("Arena", "succeeded")]
 
 
-def test_an_armed_deadline_is_no_hindrance_to_a_clear_and_is_gone_with_the_good_end(
+def test_an_armed_deadline_does_not_prevent_a_clear_and_is_gone_after_the_success(
     stack: Stack, cleared_night: Night
 ) -> None:
     assert _armed_deadlines(stack, cleared_night.run.run_id) == 0
 
 
-def test_every_task_is_told_how_often_its_run_was_cleared(
+def test_every_task_knows_how_often_its_run_was_cleared(
     history: History, cleared_night: Night
 ) -> None:
     seen = history.superuser.execute(
@@ -200,13 +200,13 @@ def test_every_task_is_told_how_often_its_run_was_cleared(
     assert dict(seen) == {ARENAS_TASK: 1, OTHER_TASK: 0}
 
 
-def test_a_manual_run_is_as_of_its_moment_and_does_the_venues_asked_for(
+def test_a_manual_run_is_as_of_its_run_after_and_does_the_requested_venues(
     stack: Stack, history: History, cleared_night: Night
 ) -> None:
-    # With a logical date, Airflow lends it the last night's interval.
+    # With a logical date, Airflow assigns it the last night's interval.
     body = {
         "logical_date": datetime.now(UTC).isoformat(),
-        "conf": {"venues": [str(ARENA.venue_id)]},
+        "conf": {"venues": [str(ARENA.id)]},
     }
     made = stack.rest.post(RUNS, json=body).json()
     run_id = made["dag_run_id"]
@@ -242,7 +242,7 @@ def test_a_backfill_beside_tonights_run_replaces_nothing_newer(
     assert stack.ended(tonight).state == "success"
     assert stack.ended(older).state == "success"
     assert history.as_of(older) == begin + timedelta(days=1)
-    assert {told.split(",")[0] for told in history.reasons(older).values()} == {
+    assert {reason.split(",")[0] for reason in history.reasons(older).values()} == {
         "skipped: newer results stand"
     }
     assert history.scored() == dict.fromkeys(NAMES, CUSTOMERS_EACH)

@@ -1,4 +1,4 @@
-"""A run's colour on a real scheduler, whichever of its tasks fail and are cleared."""
+"""The state of a run on a real scheduler, whichever of its tasks fail and are cleared."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.dags.scheduler.history import History
 from tests.dags.scheduler.stack import JOB, Stack
 from tests.harness.simple_venues import ARENA, CUSTOMERS_EACH, FAULT, break_venue, fill, mend
 
-from venue_analytics.demo.scoring_run import failures
+from venue_analytics.demo.job_run import failures
 
 PLAN_ALONE = {"only_failed": False, "task_ids": ["plan"]}
 SCORE_ALONE = {"only_failed": False, "task_ids": ["score"]}
@@ -16,11 +16,11 @@ WHOLE_RUN = {"only_failed": False}
 
 
 @pytest.mark.fault("batch-cleared")
-def test_a_run_is_green_only_while_no_venue_fails_and_finish_has_said_so(
+def test_a_run_is_green_only_while_no_venue_fails_and_finish_has_confirmed_it(
     stack: Stack, superuser: psycopg.Connection, history: History
 ) -> None:
     def colour_after_clear(**options: object) -> str:
-        """Clear those tasks and none downstream of them; by default those that failed."""
+        """Clear these tasks without those downstream; by default the failed ones."""
         stack.clear(JOB, run_id, **options)
         return stack.ended(run_id).state
 
@@ -51,7 +51,7 @@ def test_a_run_is_green_only_while_no_venue_fails_and_finish_has_said_so(
     assert states() == ("success", "failed", "failed")
 
     mend(superuser)
-    # finish has not looked again
+    # finish has not run again
     assert colour_after_clear(**SCORE_ALONE) == "failed"
     assert states() == ("success", "success", "failed")
 
@@ -65,7 +65,7 @@ def test_a_run_is_green_only_while_no_venue_fails_and_finish_has_said_so(
     assert history.scored() == {"Arena": CUSTOMERS_EACH}
     assert history.letters() == [("Arena", "resolved")]
 
-    # the good plan stands: a new one, which nobody carries out, would leave a green run undone
+    # the earlier plan stays current: a new one without its batches would leave a green run undone
     assert colour_after_clear(**PLAN_ALONE) == "success"
     assert states() == ("failed", "success", "success")
     assert "cleared without what follows" in stack.errors(run_id, "plan")
@@ -73,7 +73,7 @@ def test_a_run_is_green_only_while_no_venue_fails_and_finish_has_said_so(
 
 
 def refuse_a_good_end(superuser: psycopg.Connection) -> None:
-    """Have PostgreSQL refuse that finish notes a run's good end."""
+    """Make PostgreSQL refuse to store a run's success."""
     superuser.execute(
         "CREATE FUNCTION refuse_a_good_end() RETURNS trigger LANGUAGE plpgsql AS "
         f"$$ BEGIN RAISE EXCEPTION '{FAULT}'; END $$"

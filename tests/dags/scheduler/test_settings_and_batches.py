@@ -1,4 +1,4 @@
-"""What a plan settles on a real scheduler: settings as they are then, venues packed into tasks."""
+"""Plans on a real scheduler: they take the current settings and pack venues into tasks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.dags.scheduler.history import History, break_venues
 from tests.dags.scheduler.stack import JOB, Stack
 from tests.harness.simple_venues import ARENA, NORTH, fill, mend
 
-from venue_analytics.harness import Venue
+from venue_analytics.harness import Unit
 
 LAST_NIGHT = "2026-03-01T02:00:00+00:00"
 
 
 @pytest.fixture(autouse=True)
-def settings_as_they_were(stack: Stack) -> Iterator[None]:
+def restored_settings(stack: Stack) -> Iterator[None]:
     yield
     stack.set_variable(JOB, VARIABLES[JOB])
 
@@ -28,7 +28,7 @@ def set_settings(stack: Stack, **settings: object) -> None:
 
 
 def many_venues(superuser: psycopg.Connection, number: int) -> list[UUID]:
-    """Add venues of one tenant with one customer each, who bought once."""
+    """Add venues of one tenant, each with one customer who bought once."""
     ids = [uuid5(NORTH, f"venue {n}") for n in range(number)]
     superuser.execute(
         "INSERT INTO venues SELECT id, %s, 'Venue ' || n "
@@ -44,17 +44,17 @@ def many_venues(superuser: psycopg.Connection, number: int) -> list[UUID]:
     return ids
 
 
-def frequency_scores(superuser: psycopg.Connection, venue: Venue) -> list[int]:
+def frequency_scores(superuser: psycopg.Connection, venue: Unit) -> list[int]:
     rows = superuser.execute(
         "SELECT frequency_score FROM customer_rfm_scores WHERE venue_id = %s ORDER BY 1",
-        [venue.venue_id],
+        [venue.id],
     )
     return [score for (score,) in rows]
 
 
 @pytest.mark.fault("thresholds-edited")
 @pytest.mark.deep
-def test_thresholds_edited_at_noon_score_a_night_anew_when_the_job_is_triggered(
+def test_after_thresholds_were_edited_a_triggered_run_scores_the_night_again(
     stack: Stack, superuser: psycopg.Connection, history: History
 ) -> None:
     fill(superuser, (ARENA,))
@@ -73,7 +73,7 @@ def test_thresholds_edited_at_noon_score_a_night_anew_when_the_job_is_triggered(
 
 @pytest.mark.fault("batch-cleared")
 @pytest.mark.deep
-def test_a_cleared_batch_does_what_failed_and_one_without_failure_all_of_it(
+def test_a_cleared_batch_does_its_failed_venues_or_all_if_none_failed(
     stack: Stack, superuser: psycopg.Connection, history: History
 ) -> None:
     ids = many_venues(superuser, 20)
@@ -102,11 +102,11 @@ def test_a_cleared_batch_does_what_failed_and_one_without_failure_all_of_it(
 
 @pytest.mark.fault("many-venues")
 @pytest.mark.deep
-def test_1500_venues_are_20_tasks_and_three_that_failed_are_done_again_alone(
+def test_1500_venues_are_20_tasks_and_a_clear_does_only_the_three_that_failed(
     stack: Stack, superuser: psycopg.Connection, history: History
 ) -> None:
     ids = many_venues(superuser, 1500)
-    # groups are twenty neighbours by name while nobody knows how long they take
+    # without known durations, a group is twenty neighbours by name
     by_name = sorted((f"Venue {number}", id_) for number, id_ in enumerate(ids, 1))
     broken = dict(by_name[0:60:20])
     break_venues(superuser, list(broken.values()))

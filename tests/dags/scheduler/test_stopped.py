@@ -1,4 +1,4 @@
-"""Tasks and runs that are stopped in the middle: by a click, by a timeout, by the kernel."""
+"""Tasks and runs are stopped in the middle: by a click, by a timeout, or by the kernel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.dags.scheduler.stack import JOB, Stack
 from tests.databases import Database
 from tests.harness.simple_venues import ARENA, CELLAR, CUSTOMERS_EACH, fill
 
-#: Airflow kills five seconds after SIGTERM; by then the lease is to be free.
+#: Airflow sends SIGKILL five seconds after SIGTERM; the lease must be free by then.
 FREE_WITHIN_SECONDS = 5.0
 BOTH = (ARENA, CELLAR)
 ALL_SCORED = {"Arena": CUSTOMERS_EACH, "Cellar": CUSTOMERS_EACH}
@@ -25,35 +25,35 @@ class Lease:
 
     def __init__(self, client: redis.Redis, job: str) -> None:
         self._client = client
-        self._key = f"venue_analytics:lease:{job}:{ARENA.venue_id}"
+        self._key = f"venue_analytics:lease:{job}:{ARENA.id}"
 
     def text(self) -> bytes | None:
-        """What it says; None if nobody has it."""
+        """Return its value; None if it is free."""
         found = self._client.get(self._key)
         assert found is None or isinstance(found, bytes)
         return found
 
-    def seconds_until_given_back(self, stack: Stack, text: bytes) -> float:
-        """Wait until it no longer says this."""
+    def seconds_until_released(self, stack: Stack, text: bytes) -> float:
+        """Wait until it no longer has this value; return the seconds that took."""
         began = time.monotonic()
-        stack.wait("the lease's return", lambda: self.text() != text)
+        stack.wait("the lease's release", lambda: self.text() != text)
         return time.monotonic() - began
 
 
 def stopped(stack: Stack, history: History, run_id: str) -> None:
-    """Wait until the process at the Arena has ended; else it would go on once that is free."""
+    """Wait until the attempt at the Arena has ended; else it would go on once the venue is free."""
     stack.wait("the end of the attempt", lambda: history.reasons(run_id)["Arena"] != "running")
 
 
 def at_work(stack: Stack, history: History) -> datetime:
-    """Wait until a query is at the venue that is held; gives when it began."""
+    """Wait until a query works on the held venue; return when it began."""
     ((_, began),) = stack.wait("a query at the Arena", history.waiting_queries)
     assert isinstance(began, datetime)
     return began
 
 
 def tries(stack: Stack, dag_id: str, run_id: str) -> list[tuple[int, float | None]]:
-    """Each try of the Arena's task that was tried again: the number, and its policy's delay."""
+    """Return the number and the retry delay of each retried try of the Arena's task."""
     return stack.metadata.execute(
         "SELECT try_number, retry_delay_override FROM task_instance_history "
         "WHERE dag_id = %s AND run_id = %s AND task_id = 'score' AND map_index = 0 "
@@ -63,7 +63,7 @@ def tries(stack: Stack, dag_id: str, run_id: str) -> list[tuple[int, float | Non
 
 
 @pytest.mark.fault("clear-running")
-def test_a_running_task_that_is_cleared_gives_its_lease_back_and_begins_anew(
+def test_a_running_task_that_is_cleared_releases_its_lease_and_starts_over(
     stack: Stack, database: Database, history: History, redis_client: redis.Redis
 ) -> None:
     fill(history.superuser, BOTH)
@@ -74,7 +74,7 @@ def test_a_running_task_that_is_cleared_gives_its_lease_back_and_begins_anew(
         first = lease.text()
         assert first is not None
         stack.clear(JOB, run_id, only_failed=False, task_ids=[["score", 0]])
-        assert lease.seconds_until_given_back(stack, first) < FREE_WITHIN_SECONDS
+        assert lease.seconds_until_released(stack, first) < FREE_WITHIN_SECONDS
         stack.wait("the row's end", lambda: ("Arena", "failed") in history.attempts(run_id))
         assert history.reasons(run_id)["Arena"] == "failed: stopped by SIGTERM"
         assert history.scored() == {"Cellar": CUSTOMERS_EACH}
@@ -89,7 +89,7 @@ def test_a_running_task_that_is_cleared_gives_its_lease_back_and_begins_anew(
 
 @pytest.mark.fault("mark-failed-running")
 @pytest.mark.deep
-def test_a_running_task_that_is_marked_failed_gives_its_lease_back_and_is_named(
+def test_a_running_task_that_is_marked_failed_releases_its_lease_and_is_named(
     stack: Stack, database: Database, history: History, redis_client: redis.Redis
 ) -> None:
     fill(history.superuser, BOTH)
@@ -100,7 +100,7 @@ def test_a_running_task_that_is_marked_failed_gives_its_lease_back_and_is_named(
         first = lease.text()
         assert first is not None
         stack.mark_failed(JOB, run_id, ARENAS_TASK)
-        assert lease.seconds_until_given_back(stack, first) < FREE_WITHIN_SECONDS
+        assert lease.seconds_until_released(stack, first) < FREE_WITHIN_SECONDS
         assert stack.ended(run_id).state == "failed"
         assert lease.text() is None
         assert history.waiting_queries() == []
@@ -115,7 +115,7 @@ def test_a_running_task_that_is_marked_failed_gives_its_lease_back_and_is_named(
 
 
 @pytest.mark.fault("run-marked-failed")
-def test_a_run_that_is_marked_failed_still_has_its_finish_which_names_what_is_not_done(
+def test_finish_still_runs_after_a_run_was_marked_failed_and_names_what_is_not_done(
     stack: Stack, database: Database, history: History
 ) -> None:
     fill(history.superuser, BOTH)
@@ -138,7 +138,7 @@ def test_a_run_that_is_marked_failed_still_has_its_finish_which_names_what_is_no
 
 
 @pytest.mark.fault("timeout-in-query")
-def test_a_timeout_cancels_the_query_gives_the_lease_back_and_is_tried_again_later_and_later(
+def test_a_timeout_cancels_the_query_releases_the_lease_and_is_retried_with_growing_delays(
     stack: Stack, database: Database, history: History, redis_client: redis.Redis
 ) -> None:
     fill(history.superuser, BOTH)
@@ -150,9 +150,9 @@ def test_a_timeout_cancels_the_query_gives_the_lease_back_and_is_tried_again_lat
         assert first is not None
         # the timeout of 3 s began before the query did
         limit = timedelta(seconds=3 + 1)
-        (cancelled,) = stack.wait("the query's end", lambda: _now_that_none(history))
+        (cancelled,) = stack.wait("the query's end", lambda: _time_if_none_waits(history))
         assert cancelled - began < limit
-        assert lease.seconds_until_given_back(stack, first) < 1
+        assert lease.seconds_until_released(stack, first) < 1
         assert history.scored().get("Arena") is None
         stack.wait("the second timeout", lambda: len(tries(stack, "hasty", run_id)) == 2)
     assert stack.ended(run_id, "hasty").state == "success"
@@ -168,7 +168,7 @@ def test_a_timeout_cancels_the_query_gives_the_lease_back_and_is_tried_again_lat
 
 
 @pytest.mark.fault("worker-dies-before-batch")
-def test_a_worker_that_dies_before_its_batch_has_begun_leaves_no_green_run_and_no_venue_behind(
+def test_after_a_worker_died_before_its_batch_the_run_is_red_and_a_clear_does_its_venues(
     stack: Stack, superuser: psycopg.Connection, history: History
 ) -> None:
     fill(superuser, BOTH)
@@ -177,19 +177,19 @@ def test_a_worker_that_dies_before_its_batch_has_begun_leaves_no_green_run_and_n
     assert stack.ended(run_id, "frail").state == "failed"
     assert stack.states(run_id, "frail") == {
         "plan": "success",
-        "0": "failed",  # they did not live to have their labels
+        "0": "failed",  # killed before it had its label
         "1": "failed",
         "finish": "failed",
         "ended_well": "upstream_failed",
     }
     assert history.attempts(run_id) == []
     assert history.outcome(run_id) == "failed"
-    told = stack.errors(run_id, "finish", "frail")
-    assert "not ended well (2)" in told
-    assert "Arena: it was never begun" in told
-    assert "Cellar: it was never begun" in told
+    errors = stack.errors(run_id, "finish", "frail")
+    assert "not ended well (2)" in errors
+    assert "Arena: it was never begun" in errors
+    assert "Cellar: it was never begun" in errors
     assert history.letters() == [("Arena", "open"), ("Cellar", "open")]
-    # killed, nobody could ask the policy: the plain delay
+    # the killed worker could not evaluate the policy, so the delay is the plain one
     assert tries(stack, "frail", run_id) == [(1, None)]
     stack.set_variable("frail_dies", False)
     stack.clear("frail", run_id)
@@ -200,7 +200,7 @@ def test_a_worker_that_dies_before_its_batch_has_begun_leaves_no_green_run_and_n
 
 @pytest.mark.fault("run-timeout")
 @pytest.mark.deep
-def test_a_run_that_its_timeout_has_ended_is_told_by_the_next_one(
+def test_a_run_that_timed_out_is_reported_by_the_next_run(
     stack: Stack, database: Database, history: History
 ) -> None:
     fill(history.superuser, BOTH)
@@ -215,20 +215,20 @@ def test_a_run_that_its_timeout_has_ended_is_told_by_the_next_one(
         assert stack.states(run_id, "brief")["finish"] == "skipped"
         assert history.outcome(run_id) == "planned"
         stopped(stack, history, run_id)
-    later = stack.trigger("brief", venues=[str(CELLAR.venue_id)])
+    later = stack.trigger("brief", venues=[str(CELLAR.id)])
     assert stack.ended(later, "brief").state == "success"
     assert history.outcome(run_id) == "failed"
     assert history.letters() == [("Arena", "open")]
-    told = [line["event"] for line in stack.log(later, "finish", "brief")]
+    events = [line["event"] for line in stack.log(later, "finish", "brief")]
     assert any(
-        line.startswith(f"told late: run {run_id} as of ") and line.endswith("not done: Arena")
-        for line in told
-    ), told
+        line.startswith(f"reported late: run {run_id} as of ") and line.endswith("not done: Arena")
+        for line in events
+    ), events
 
 
 @pytest.mark.fault("plan-fails")
 @pytest.mark.deep
-def test_a_run_whose_plan_fails_is_red_and_green_once_the_setting_is_mended_and_it_is_cleared(
+def test_a_run_whose_plan_fails_is_red_until_the_setting_is_fixed_and_it_is_cleared(
     stack: Stack, superuser: psycopg.Connection, history: History
 ) -> None:
     fill(superuser, BOTH)
@@ -241,17 +241,17 @@ def test_a_run_whose_plan_fails_is_red_and_green_once_the_setting_is_mended_and_
         "finish": "failed",
         "ended_well": "upstream_failed",
     }
-    told = stack.errors(run_id, "plan", "brief")
-    assert "Variable brief: max_tasks = 0: Input should be greater than or equal to 1" in told
-    assert "plan ended failed: no venue was done" in stack.errors(run_id, "finish", "brief")
+    errors = stack.errors(run_id, "plan", "brief")
+    assert "Variable brief: max_tasks = 0: Input should be greater than or equal to 1" in errors
+    assert "plan ended failed: nothing was done" in stack.errors(run_id, "finish", "brief")
     stack.set_variable("brief", {"enabled": False, "retries": 0})
     stack.clear("brief", run_id)
     assert stack.ended(run_id, "brief").state == "success"
     assert history.scored() == ALL_SCORED
 
 
-def _now_that_none(history: History) -> tuple[datetime] | None:
-    """The server's time, once no query waits any more."""
+def _time_if_none_waits(history: History) -> tuple[datetime] | None:
+    """Return the server's time if no query waits any more."""
     if history.waiting_queries():
         return None
     row = history.superuser.execute("SELECT clock_timestamp()").fetchone()

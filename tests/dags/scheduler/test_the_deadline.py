@@ -1,4 +1,4 @@
-"""A run that hangs is told by the triggerer when its deadline has passed."""
+"""The triggerer reports a run that hangs once its deadline has passed."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ def states_of_callbacks(stack: Stack, dag_id: str) -> list[str]:
     return [state for (state,) in rows]
 
 
-def told_by_the_triggerer(stack: Stack, dag_id: str) -> list[str]:
+def logged_by_the_triggerer(stack: Stack, dag_id: str) -> list[str]:
     lines = stack.processes.log("triggerer").read_text().splitlines()
     return [line for line in lines if f"{dag_id}: run " in line]
 
 
-def test_a_run_that_misses_its_deadline_is_told_once(stack: Stack) -> None:
+def test_a_run_that_misses_its_deadline_is_reported_once(stack: Stack) -> None:
     (run,) = stack.wait("the run", lambda: stack.api.newest_runs("watched"))
     stack.wait("the call", lambda: states_of_callbacks(stack, "watched") == ["success"])
-    (line,) = told_by_the_triggerer(stack, "watched")
+    (line,) = logged_by_the_triggerer(stack, "watched")
     assert f"watched: run {run.run_id} has missed its deadline" in line
     assert "error" in line
 
 
-def test_the_first_run_after_unpausing_is_past_its_deadline_and_nothing_is_said(
+def test_the_first_run_after_unpausing_is_not_reported_although_its_deadline_has_passed(
     stack: Stack,
 ) -> None:
     stack.wait("the call", lambda: states_of_callbacks(stack, "late") == ["success"])
-    assert told_by_the_triggerer(stack, "late") == []
+    assert logged_by_the_triggerer(stack, "late") == []
 
 
 def test_a_dag_that_is_parsed_again_and_again_stays_the_same_version(stack: Stack) -> None:

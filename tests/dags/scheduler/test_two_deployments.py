@@ -1,4 +1,4 @@
-"""Two Airflows, of which neither knows the other, start the same night on the same database."""
+"""Two Airflows that do not know each other start the same night on the same database."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from venue_analytics.demo.servers import PostgresServer, ValkeyServer
 
 pytestmark = pytest.mark.deep
 NIGHT = "twin"
+#: The mapped task of the Dome; the small venues of a tenant share one.
+DOMES_TASK = "2 venues: Cellar, Dome"
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ def other(
     stack: Stack,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Stack]:
-    """The second deployment: a metadata database and a scheduler of its own."""
+    """Yield the second deployment, with its own metadata database and scheduler."""
     directory = tmp_path_factory.mktemp(METADATA[1])
     with running(
         METADATA[1], directory, own_postgres, valkey, {NIGHT: VARIABLES[NIGHT]}, triggerer=False
@@ -48,10 +50,9 @@ def other(
 def night(
     stack: Stack, other: Stack, database: Database, history: History
 ) -> tuple[str, list[Ended]]:
-    """The night when both have ended: the run's id, equal in both, and all attempts.
+    """Return the night after both have ended: the run's id, equal in both, and all attempts.
 
-    Both are at work at the same time: they meet at the Dome. The Ballroom fails whoever comes
-    first.
+    Both work at the same time and meet at the Dome. The first attempt at the Ballroom fails.
     """
     fill(history.superuser)
     break_once(history.superuser, BALLROOM)
@@ -63,13 +64,13 @@ def night(
         for deployment in both:
             deployment.wait(
                 "the task of the Dome",
-                lambda at=deployment: at.states(run_id, NIGHT).get("Dome") == "running",
+                lambda at=deployment: at.states(run_id, NIGHT).get(DOMES_TASK) == "running",
             )
         stack.wait("one of them at the Dome", history.waiting_queries)
     for deployment in both:
         deployment.ended(run_id, NIGHT)
     rows = history.superuser.execute(
-        "SELECT r.deployment::text, v.venue_name, v.outcome, v.reason FROM jobs.venue_run AS v "
+        "SELECT r.deployment::text, v.unit_name, v.outcome, v.reason FROM jobs.unit_run AS v "
         "JOIN jobs.run AS r ON r.id = v.run WHERE r.run_id = %s",
         [run_id],
     )
@@ -77,7 +78,7 @@ def night(
 
 
 @pytest.mark.fault("two-deployments")
-def test_each_venue_is_scored_once_and_what_the_first_failed_the_other_does(
+def test_each_venue_is_scored_once_and_one_deployment_does_what_the_other_failed(
     stack: Stack, other: Stack, history: History, night: tuple[str, list[Ended]]
 ) -> None:
     run_id, attempts = night
@@ -99,5 +100,5 @@ def test_each_venue_is_scored_once_and_what_the_first_failed_the_other_does(
     red.clear(NIGHT, run_id)
     assert red.ended(run_id, NIGHT).state == "success"
     assert history.reasons(run_id)["Ballroom"] == "skipped: already done"
-    # written if the red one finished before the other had done it; then answered by the clear
+    # written if the red run finished before the other did the venue; then resolved by the clear
     assert history.letters() in ([], [("Ballroom", "resolved")])

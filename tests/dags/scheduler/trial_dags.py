@@ -1,6 +1,6 @@
 """Trials.
 
-`rfm_scoring` again, each time under a name of its own and with a trait that a test needs.
+Copies of `rfm_scoring`, each with its own name and a trait that a test needs.
 """
 
 import os
@@ -12,20 +12,20 @@ from typing import Any
 
 from airflow.sdk import Variable, dag, task
 
-from venue_analytics.jobs import RFM_SCORING
+from venue_analytics.jobs.rfm_scoring import JOB as RFM_SCORING
 from venue_analytics.orchestration import AirflowJob, ended_well
 
 
 def trial(
     name: str, run_timeout: timedelta | None, score: dict[str, Any], before: Callable[[], None]
 ) -> None:
-    """Make a DAG like rfm_scoring's.
+    """Make a DAG like that of rfm_scoring.
 
     Args:
-        name: of its job, and with it of its DAG and its Variable.
-        run_timeout: of the run as a whole.
-        score: further arguments of the task `score`.
-        before: what a process of `score` does first.
+        name: the name of its job, its DAG and its Variable.
+        run_timeout: the timeout of the whole run.
+        score: more arguments of the task `score`.
+        before: called first by each process of `score`.
     """
     job = AirflowJob(replace(RFM_SCORING, name=name))
 
@@ -50,11 +50,11 @@ def trial(
 
 
 def nothing() -> None:
-    """Go on at once."""
+    """Do nothing."""
 
 
 def die_if_told() -> None:
-    """End as by `kill -9`."""
+    """Die by SIGKILL if the Variable frail_dies is true."""
     if Variable.get("frail_dies", default="false") == "true":
         os.kill(os.getpid(), signal.SIGKILL)
 
