@@ -112,7 +112,7 @@ class AirflowJob:
             self.settings = read_settings(job.settings, text, name=f"Variable {job.name}")
         except SettingsError as error:
             self.fault = str(error)
-            self.settings = job.settings(enabled=not is_switched_off(text))
+            self.settings = job.settings(**{"enabled": False} if is_switched_off(text) else {})
 
     def dag_arguments(self, doc: str) -> dict[str, Any]:
         """Return the arguments of @dag: schedule, deadline, parameters, docs.
@@ -268,10 +268,7 @@ class AirflowJob:
             raise AirflowFailException(f"{translate_error(error)}; clear this task") from None
         for line in run.left_behind:
             log.warning("reported late: %s", line)
-        try:
-            self._log_report(run, attempts)
-        except Exception:
-            log.exception("the report of %s failed; its results are not affected", self.job.name)
+        self._log_report(run, attempts)
         if unfinished:
             lines = "\n".join(f"  {line}" for line in unfinished)
             raise AirflowFailException(f"not ended well ({len(unfinished)}):\n{lines}")
@@ -358,8 +355,10 @@ def open_database(*, application_name: str, statement_timeout_seconds: int) -> p
     address = DatabaseAddress.parse(stored.as_json(), name=DATABASE)
 
     def by_hook(session: dict[str, Any]) -> psycopg.Connection:
-        # the hook lets an extra prevail over its own parameters; rows are to be tuples
-        stored.extra = json.dumps(address.extra | session | {"cursor": None})
+        # the hook lets an extra prevail over its parameters and the fields; rows are to be tuples
+        fields = {"host" if stored.host else None, "port", "user", "password", "dbname"}
+        extra = {key: value for key, value in address.extra.items() if key not in fields}
+        stored.extra = json.dumps(extra | session | {"cursor": None})
         return cast("psycopg.Connection", PostgresHook(DATABASE, connection=stored).get_conn())
 
     return connect(
@@ -432,8 +431,10 @@ def _params(job: Job[Any]) -> dict[str, Param]:
     for name, schema in parameter_schemas(job).items():
         kinds = schema.pop("anyOf", None)
         if kinds is not None:  # a value or null: the form takes a list of types, no alternatives
-            value = next(kind for kind in kinds if kind["type"] != "null")
+            (value,) = (kind for kind in kinds if kind["type"] != "null")
             schema |= value | {"type": ["null", value["type"]]}
+            if "enum" in schema:
+                schema["enum"] = [*schema["enum"], None]
         params[name] = Param(schema.pop("default", None), **schema)
     return params
 

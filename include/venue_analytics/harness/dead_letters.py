@@ -218,8 +218,16 @@ def begin_replay(connection: psycopg.Connection, letter: DeadLetter) -> bool:
 
 
 def end_replay(connection: psycopg.Connection, letter: DeadLetter) -> None:
-    """Reopen a letter that its replay has not resolved."""
-    connection.execute(statement(__package__, "reopen_letter"), {"letter": letter.id})
+    """Reopen a letter that its replay has not resolved.
+
+    An action that the replay has not come to is again one that only a person has performed.
+    """
+    with connection.transaction():
+        names = _lock_action(connection, letter)
+        was_open = connection.execute(statement(__package__, "reopen_letter"), names).rowcount == 1
+        if was_open and letter.kind == "action":
+            names["discarded"] = False
+            connection.execute(statement(__package__, "give_up_action"), names)
 
 
 def discard(connection: psycopg.Connection, letter: DeadLetter, *, reason: str, by: str) -> bool:
@@ -231,6 +239,7 @@ def discard(connection: psycopg.Connection, letter: DeadLetter, *, reason: str, 
         names = _lock_action(connection, letter) | {"reason": reason, "ended_by": by}
         was_open = connection.execute(statement(__package__, "discard_letter"), names).rowcount == 1
         if was_open and letter.kind == "action":
+            names["discarded"] = True
             connection.execute(statement(__package__, "give_up_action"), names)
     return was_open
 

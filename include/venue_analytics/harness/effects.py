@@ -1,19 +1,19 @@
 """Effect steps: act outside the database, never twice, and forget nothing.
 
 An action is claimed in a transaction that holds the fence, performed outside any transaction, and
-recorded. Recording compares and sets the claim, without the fence: what is known to be done must
-not be lost to a lost lease. A claim whose process died says nothing about the action: it becomes a
-dead letter, and only a person has the action performed again.
+recorded. Recording updates the claim only if it is still ours, without the fence: what is known to
+be done must not be lost to a lost lease. A claim whose process died does not show whether the
+action was performed: it becomes a dead letter, and only a person has the action performed again.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any
-from uuid import UUID
 
 import psycopg
 
@@ -37,14 +37,21 @@ class UnknownEndError(AnalyticsError):
 def due(
     connection: psycopg.Connection, attempt: UnitAttempt, actions: Sequence[Action]
 ) -> list[Action]:
-    """Return the actions that nobody has claimed; write letters for claims that nobody will end.
+    """Return the actions that nobody has claimed; write letters for abandoned claims.
 
     Called in the first transaction of an effect step.
     """
     by_key = {action.key: action for action in actions}
+    for action in actions:
+        try:
+            json.dumps(dict(action.payload))
+        except TypeError as error:
+            raise PermanentError(
+                f"action {action.key}: its payload must be JSON: {error}"
+            ) from None
     names = {**_names(attempt), "keys": list(by_key)}
     known = {key for (key,) in connection.execute(statement(__package__, "known_actions"), names)}
-    write_abandoned(connection, attempt.run.job, attempt.unit.id, by_key)
+    write_abandoned(connection, attempt.run.job, attempt.unit, by_key)
     return [action for key, action in by_key.items() if key not in known]
 
 
@@ -85,31 +92,45 @@ def perform(
                 set_tenant(connection, attempt.unit.tenant_id)
                 _end(connection, attempt, action, state, error)
         else:
-            with connection.transaction():
-                set_tenant(connection, attempt.unit.tenant_id)
-                if connection.execute(statement(__package__, "record_action"), names).fetchone():
-                    connection.execute(statement(__package__, "answer_letter"), names)
-                    effect.record(connection, attempt.unit, action)
-                else:
-                    log.warning(
-                        "%s: action %s was performed, and a person has had it performed again",
-                        attempt.unit.name,
-                        action.key,
-                    )
+            try:
+                with connection.transaction():
+                    if _is_recorded(connection, attempt, action):
+                        effect.record(connection, attempt.unit, action)
+            except Exception as error:  # noqa: BLE001  it is done, whatever its record meets
+                with connection.transaction():
+                    if _is_recorded(connection, attempt, action):
+                        _write(connection, attempt.run, attempt.unit, action, error)
     if failed:
         raise TransientError(
-            f"{len(failed)} of {len(actions)} actions are still to be done: {describe(failed[0])}",
+            f"{len(failed)} of {len(actions)} actions could not be performed yet: "
+            f"{describe(failed[0])}",
             unit_id=attempt.unit.id,
         )
+
+
+def _is_recorded(connection: psycopg.Connection, attempt: UnitAttempt, action: Action) -> bool:
+    """Record that an action is done; return False if its claim was replayed meanwhile."""
+    set_tenant(connection, attempt.unit.tenant_id)
+    names = {**_names(attempt), "key": action.key}
+    if connection.execute(statement(__package__, "record_action"), names).fetchone() is None:
+        log.warning(
+            "%s: action %s was performed, but meanwhile somebody replayed it: it may have been "
+            "performed twice",
+            attempt.unit.name,
+            action.key,
+        )
+        return False
+    connection.execute(statement(__package__, "answer_letter"), names)
+    return True
 
 
 def write_abandoned(
     connection: psycopg.Connection,
     job: str,
-    unit_id: UUID | None = None,
+    of: Unit | None = None,
     by_key: Mapping[str, Action] = MappingProxyType({}),
 ) -> None:
-    """Write letters for claims that nobody will end, of one unit or of all; in a transaction.
+    """Write letters for abandoned claims of one unit or of all; in a transaction.
 
     Their process is dead, was stopped, or has lost its lease. One that lives on may still record
     its action: that resolves the letter.
@@ -117,10 +138,10 @@ def write_abandoned(
     Args:
         connection: in a transaction.
         job: the job's name.
-        unit_id: the unit; None means all.
+        of: the unit; None means all.
         by_key: the actions of the unit whose payloads are known.
     """
-    names = {"job": job, "unit_id": unit_id}
+    names = {"job": job, "unit_id": of and of.id}
     abandoned = connection.execute(statement(__package__, "abandon_actions"), names).fetchall()
     for key, plan, unit, tenant_id, name in sorted(abandoned):
         set_tenant(connection, tenant_id)
@@ -129,7 +150,9 @@ def write_abandoned(
             "it: nobody knows whether it was done. Replay it to do it again, or discard it"
         )
         run = history.load_plan(connection, plan)
-        action = by_key.get(key, Action(key, {}))
+        action = Action(key, {})
+        if of is not None and of.tenant_id == tenant_id:  # what it is for another tenant is theirs
+            action = by_key.get(key, action)
         _write(connection, run, Unit(unit, tenant_id, name), action, error)
 
 
@@ -142,7 +165,7 @@ def _end(
 ) -> None:
     names = {**_names(attempt), "key": action.key, "state": state}
     ended = connection.execute(statement(__package__, "end_action"), names).fetchone()
-    if ended is not None:  # else somebody took this process for dead, and has written a letter
+    if ended is not None:  # else somebody assumed this process was dead, and has written a letter
         _write(connection, attempt.run, attempt.unit, action, error)
 
 

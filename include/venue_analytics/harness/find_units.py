@@ -177,6 +177,8 @@ def _due(
     for tenant_id, of_tenant in groupby(there, key=lambda unit: unit.tenant_id):
         asked = list(of_tenant)
         with tenant_transaction(connection, tenant_id):
-            ids = set(due(connection, asked, settings, as_of))
+            ids: set[Any] = set(due(connection, asked, settings, as_of))
+        if others := [one for one in ids if not isinstance(one, UUID)]:
+            raise TypeError(f"due returned {others[0]!r}: must return ids of units")
         have_work += [unit for unit in asked if unit.id in ids]
     return have_work

@@ -71,10 +71,11 @@ def finish_run(
                 done = f"its {job.unit.plural} are done"
                 unfinished.append(f"{batch.label}: its task failed, though {done}")
         dead_letters.write_units(connection, job, undone)
-        effects.write_abandoned(connection, job.name)
+        if not run.dry_run:
+            effects.write_abandoned(connection, job.name)
         outcome = Outcome.FAILED if unfinished else Outcome.SUCCEEDED
         history.end_run(connection, run, outcome)
-        if not job.keeps_every_success:
+        if not job.keeps_every_success and not run.dry_run:
             history.forget_successes(connection, run)
     ended = Counter(str(attempt.outcome) for attempt in attempts.values())
     counts = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(ended.items()))

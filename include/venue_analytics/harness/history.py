@@ -15,6 +15,7 @@ from psycopg.types.json import Jsonb
 
 from venue_analytics.database.statements import statement
 from venue_analytics.harness.batches import Batch
+from venue_analytics.harness.failures import describe
 from venue_analytics.harness.job import Job, Outcome, UnitResult
 from venue_analytics.harness.report import Report
 from venue_analytics.harness.request import RunRequest
@@ -337,15 +338,20 @@ def report_of(job: Job[Any], run: PlannedRun, attempts: Mapping[UUID, Attempt]) 
 
     Those that were skipped, or are gone, have no figures of the job.
     """
+    if run.forgotten:
+        forgotten = f"{run.forgotten:,} {job.unit.plural}"
+        return Report(lines=(f"history keeps no figures of {forgotten} of this run any more",))
     ended = Outcome.SKIPPED if run.dry_run else Outcome.SUCCEEDED
     results = {
         unit_id: attempt.result
         for unit_id, attempt in attempts.items()
         if attempt.outcome == ended and not attempt.unit_gone
     }
-    if run.dry_run:
-        return Report() if job.preview is None else job.preview.report(results)
-    return job.report(results)
+    report = job.preview.report if run.dry_run and job.preview else job.report
+    try:
+        return report(results)
+    except Exception as error:  # noqa: BLE001  what was done stands, whatever its report is worth
+        return Report(lines=(f"the report of {job.name} failed: {describe(error)}",))
 
 
 def end_run(connection: psycopg.Connection, run: PlannedRun, outcome: Outcome) -> None:

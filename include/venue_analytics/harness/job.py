@@ -41,7 +41,7 @@ class UnitRun(Generic[S]):
         force: whether results of a later as_of are replaced.
         set_aside: writes a dead letter for an item that cannot be processed (its key, its payload,
             its error), in this transaction; the rest of the unit goes on.
-        cursor: where the last piece of this step left off; None at its beginning.
+        cursor: where the last piece of this step left off; None when the step starts.
     """
 
     connection: psycopg.Connection
@@ -60,7 +60,7 @@ class UnitResult:
 
     Attributes:
         outcome: succeeded or skipped; a failure is raised.
-        reason: why it was skipped, or what was special.
+        reason: why it was skipped, or a remark on the result.
         rows_read: source rows that were read.
         rows_written: rows inserted or changed.
         rows_unchanged: rows that were right already.
@@ -97,7 +97,7 @@ class GroupRun(Generic[S]):
     Attributes:
         connection: as a UnitRun's; the fences of all units are locked.
         tenant_id: the tenant.
-        units: the units, at least one; none is gone.
+        units: the units, at least one; none has been removed from the source.
         settings: as they hold for each of them.
         parameters: as a UnitRun's.
         as_of: results are a function of the source before this moment.
@@ -117,7 +117,9 @@ class GroupRun(Generic[S]):
 
 @dataclass(frozen=True)
 class Grouped(Generic[S]):
-    """A step that takes a group at once: planning and committing cost more than a small unit.
+    """A step that takes a group at once.
+
+    For small units, planning and committing cost more than the work.
 
     Attributes:
         do: as the last step, it returns the result of every unit by id. An error whose `unit_id`
@@ -133,8 +135,8 @@ class Action:
     """One thing to do outside the database, such as a mail to send.
 
     Attributes:
-        key: names it among all actions of its unit, for ever: under one key, something is done at
-            most once. No personal data.
+        key: identifies the action within its unit, permanently: under one key, an action is
+            performed at most once. No personal data.
         payload: what `act` needs; JSON. A dead letter keeps it, under its tenant.
     """
 
@@ -151,12 +153,13 @@ class Effect(Generic[S]):
     """A step that acts outside the database, where nothing can be rolled back.
 
     Each action is claimed (committed), performed outside any transaction, and recorded (committed).
-    Whatever dies, none is performed twice, and none is forgotten: what nobody knows the end of
-    becomes a dead letter, and only a person has it performed again. It is never the last step.
+    Whatever dies, none is performed twice, and none is forgotten: an action whose outcome is
+    unknown becomes a dead letter, and only a person has it performed again. It is never the last
+    step.
 
     Attributes:
-        due: returns the actions to perform now, in a transaction as a step has it. The harness
-            leaves out those whose key was performed before.
+        due: returns the actions to perform now, in the same kind of transaction as a step. The
+            harness leaves out those whose key was performed before.
         act: performs one. Returning means that it is done; a PermanentError or TransientError, that
             it is certainly not done; any other error, that nobody knows.
         record: writes what the job keeps of a performed action (connection, unit, action), in the
@@ -171,7 +174,9 @@ class Effect(Generic[S]):
 #: A step works in one transaction: all of it, or a piece (`Continue`). The last one returns the
 #: result.
 Step = Callable[[UnitRun[S]], UnitResult | Continue | None]
-#: Returns which of a tenant's units have work now (connection, units, settings, as_of).
+#: Returns the best of a tenant, for people (connection, tenant, how many rows).
+Top = Callable[[psycopg.Connection, UUID, int], Table]
+#: Returns which of a tenant's units have work now (connection, units, the run's settings, as_of).
 Due = Callable[[psycopg.Connection, Sequence[Unit], S, datetime], Collection[UUID]]
 
 
@@ -198,8 +203,8 @@ class Job(Generic[S]):
 
     Attributes:
         name: its DAG, its Variable, its folder and its name in history.
-        settings: the model of its Variable: a VenueSettings or TenantSettings, and by that whether
-            its unit is a venue or a tenant.
+        settings: the model of its Variable: a VenueSettings or TenantSettings, which also decides
+            whether its unit is a venue or a tenant.
         steps: by name, in order. Each has a transaction of its own, for one unit or, where it is
             `Grouped`, for several; an `Effect` acts between transactions. After a failure the steps
             that have committed are not repeated; they are known by their names, so that steps may
@@ -207,15 +212,15 @@ class Job(Generic[S]):
         remove: deletes what it keeps of one unit (connection, tenant, unit id) and returns the
             number of rows.
         units_held: returns the units of a tenant that it keeps rows of (connection, tenant).
-        keeps_every_date: whether it keeps a result for each as_of, and not only the newest.
+        keeps_every_date: whether it keeps a result for each as_of, rather than only the newest.
         keeps_every_success: whether history keeps every success of a unit; a job that runs every
-            few minutes keeps each unit's latest alone, and one row a run.
+            few minutes keeps only each unit's latest, and one row a run.
         parameters: its own parameters of a run.
-        due: which units have work now; plan maps only these. None means all.
+        due: which units have work now; asked only when the run names no units. Plan maps only
+            these. None means all.
         preview: its dry run; None where it has none.
         report: what people are shown of the results of a run, by unit id.
-        top: the best of a tenant (connection, tenant, how many), for `show-run --top`; None where
-            there is nothing to show.
+        top: the best of a tenant, for `show-run --top`; None where there is nothing to show.
     """
 
     name: str
@@ -229,9 +234,11 @@ class Job(Generic[S]):
     due: Due[S] | None = None
     preview: Preview[S] | None = None
     report: Callable[[Mapping[UUID, UnitResult]], Report] = _report_nothing
-    top: Callable[[psycopg.Connection, UUID, int], Table] | None = None
+    top: Top | None = None
 
     def __post_init__(self) -> None:
+        if not self.steps:
+            raise TypeError(f"{self.name} has no steps")
         if isinstance(self.steps[self.last_step], Effect):
             raise TypeError(
                 f"step {self.last_step!r} of {self.name}: an Effect cannot be the last step, which "
@@ -254,5 +261,5 @@ class Job(Generic[S]):
         return list(self.steps)[-1]
 
     def next_step(self, done: Collection[str]) -> str:
-        """Return the first step that is not done; the last one is never done before the rest."""
+        """Return the first step that is not done, or the last one if all are done."""
         return next((name for name in self.steps if name not in done), self.last_step)

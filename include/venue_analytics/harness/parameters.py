@@ -11,7 +11,7 @@ class RunParameters(BaseModel):
     """The parameters of a run that only one job has; a job's own are a subclass.
 
     Each field has a default and a description: the Trigger form shows them. A field that is marked
-    with `SHAPES_RESULTS` enters the rules hash where it differs from its default.
+    with `SHAPES_RESULTS` enters the rules hash.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -24,4 +24,4 @@ class RunParameters(BaseModel):
             if isinstance(field.json_schema_extra, dict)
             and field.json_schema_extra.get("shapes_results")
         }
-        return self.model_dump(mode="json", include=marked, exclude_defaults=True)
+        return self.model_dump(mode="json", include=marked)

@@ -1,6 +1,6 @@
-"""Process a batch: each of its units under a lease, none stopping another.
+"""Process a batch: each unit under a lease; one that fails does not stop the others.
 
-The way of a unit is: lease, token, history row, steps, release. Small units take their leases,
+Each unit goes through: lease, token, history row, steps, release. Small units take their leases,
 tokens and rows together, and those of one tenant share transactions where the job allows it: that
 is what makes ten thousand of them cheap. After a group has failed, its units are processed one by
 one, so that only the bad one fails.
@@ -48,7 +48,7 @@ class Listener:
     Attributes:
         around: a context that each group of units, by its name, is processed in, such as a fold of
             the log.
-        on_unit: called when a unit has ended, with how, in words.
+        on_unit: called with a description when a unit has ended.
         on_wait: called when a unit is first seen to be held by somebody else, with whom, in words.
     """
 
@@ -76,8 +76,8 @@ def process_batch(
         batch_try: the batch, and which try of it this is; its round is opened or joined here.
         listener: what is called as units wait and end.
         renew_every: how often leases are renewed.
-        wait_at_most: for others who do the same work; None means the settings' timeout. Others
-            who do other work are waited for two lease lengths.
+        wait_at_most: for an attempt doing the same work; None means 0.9 of the settings' timeout.
+            An attempt doing other work is waited for at most two lease lengths.
 
     Returns:
         The units that failed.
@@ -86,7 +86,7 @@ def process_batch(
         Stopped: SIGTERM came. As after any other BaseException, nothing half-written stays, the
             rows are closed, and the leases are released.
     """
-    # before the task's own timeout strikes, which could not say whom it waited for
+    # before the task's own timeout strikes, whose message could not name the holder
     timeout = timedelta(minutes=batch_try.settings.timeout_minutes)
     with stopped_by_sigterm(), LeaseKeeper(leases, every=renew_every) as keeper:
         database = _Database(connect)
@@ -243,7 +243,7 @@ class _BatchWork:
                 time.sleep(POLL_SECONDS)
 
     def end_well(self) -> None:
-        """Store that the round is done: only a clear has it done again."""
+        """Store that the round is done: only a clear repeats it."""
         one = self.batch_try
         history.end_round_well(
             self._database.open(), one.run, one.batch.number, one.round, one.clear_number
@@ -294,9 +294,9 @@ class _BatchWork:
             limit = self._patience.same_work
         seconds = f"{limit.total_seconds():.0f} s"
         if not self._queue.waits(attempt):
-            report = f"waits, {seconds} at the most: {who} is at work on it"
-            log.info("%s %s", attempt.unit.name, report)
-            self._listener.on_wait(attempt.unit, report)
+            description = f"waits, {seconds} at the most: {who} is at work on it"
+            log.info("%s %s", attempt.unit.name, description)
+            self._listener.on_wait(attempt.unit, description)
         if not self._queue.wait(attempt, limit):
             error = TransientError(f"its lease is held by {who}: waited {seconds}")
             self._fail([attempt], error)
@@ -311,7 +311,7 @@ class _BatchWork:
             mine = [attempt for attempt in together if still[attempt.unit.id]]
             for attempt in together:
                 if not still[attempt.unit.id]:
-                    # it expired before the token was drawn: from the start
+                    # it expired before the token was drawn: start this unit over
                     self._leave(attempt)
                     self.keeper.release([attempt.unit.id])
                     attempt.start_over()
@@ -381,7 +381,7 @@ class _BatchWork:
         except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected) as error:
             if len(group) == 1:
                 raise
-            log.warning("%s: once more: %s", label(_units(group)), describe(error))
+            log.warning("%s: retrying: %s", label(_units(group)), describe(error))
         return do_step(connection, self._job, group, check_lease, limit)
 
     def _go_on(self, ongoing: list[UnitAttempt]) -> list[list[UnitAttempt]]:
@@ -399,7 +399,7 @@ class _BatchWork:
         limit: timedelta | None,
         seconds: float,
     ) -> list[list[UnitAttempt]]:
-        """Find out which unit has failed its group; nothing of the group was written."""
+        """Find out which unit made its group fail; nothing of the group was written."""
         bad = [a for a in group if a.unit.id == getattr(error, "unit_id", None)]
         if len(group) > 1 and bad:
             self._fail(bad, error)
@@ -447,15 +447,15 @@ class _BatchWork:
         self.keeper.release([a.unit.id for a in together if a.unit.id not in kept])
 
     def _end(self, attempt: UnitAttempt, result: UnitResult) -> None:
-        report = f"{result.outcome}: {_describe_result(result)}"
-        log.info("%s %s", attempt.unit.name, report)
-        self._listener.on_unit(attempt.unit, report)
+        description = f"{result.outcome}: {_describe_result(result)}"
+        log.info("%s %s", attempt.unit.name, description)
+        self._listener.on_unit(attempt.unit, description)
         self._leave(attempt)
 
     def _fail(self, failed: Sequence[UnitAttempt], error: Exception) -> None:
         """Close the attempts' rows, and report the failures.
 
-        A row that has ended well is its attempt's end: the answer to the COMMIT was lost.
+        If the row says that the attempt ended well, it did: the answer to the COMMIT was lost.
         """
         ended = self._close(failed, error)
         fault = translate_error(error) if isinstance(error, psycopg.Error) else error
@@ -470,19 +470,19 @@ class _BatchWork:
         """Close the attempts' rows, if history can be reached; return those that ended well."""
         try:
             return attempts.close_failed(self._database.open(), failed, error)
-        except Exception as unnoted:  # noqa: BLE001  the next unit goes on, history or not
+        except Exception as history_error:  # noqa: BLE001  the next unit goes on, history or not
             names = label(_units(failed))
-            log.warning("%s: not stored in history: %s", names, describe(unnoted))
+            log.warning("%s: not stored in history: %s", names, describe(history_error))
             return {}
 
     def _report_failed(self, unit: Unit, fault: Exception) -> None:
         self.failures.append(UnitFailure(unit, fault))
-        report = f"failed: {describe(fault)}"
+        description = f"failed: {describe(fault)}"
         # where it happened; what it was chained to may hold somebody's values
         frames = traceback.format_tb(fault.__traceback__)
         where = "" if isinstance(fault, AnalyticsError) else "\n" + "".join(frames).rstrip()
-        log.error("%s %s%s", unit.name, report, where)
-        self._listener.on_unit(unit, report)
+        log.error("%s %s%s", unit.name, description, where)
+        self._listener.on_unit(unit, description)
 
 
 def _units(group: Sequence[UnitAttempt]) -> list[Unit]:

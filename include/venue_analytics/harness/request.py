@@ -1,4 +1,4 @@
-"""What somebody asks of one run: the Params of a DAG run, the options of the command line."""
+"""The request for one run: the Params of a DAG run, the options of the command line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from venue_analytics.harness.job import Job
 from venue_analytics.harness.moments import Moment
 from venue_analytics.harness.parameters import RunParameters
 
-#: What only a job with a preview can be asked.
+#: Parameters only for jobs with a preview.
 OF_A_PREVIEW = ("dry_run", "settings")
 
 
@@ -43,15 +43,15 @@ class RunRequest(BaseModel):
     dry_run: bool = Field(
         False,
         title="Dry run",
-        description="Only report what the settings would change, compared with what stands; "
-        "nothing is written.",
+        description="Only report what the settings would change, compared with the current "
+        "results; nothing is written.",
     )
     settings: dict[str, Any] | None = Field(
         None,
         title="Settings to try",
-        description="With a dry run: settings to try instead of those in force, all of them as in "
-        "the Variable: what is left out has its default, whatever the Variable says. Empty: those "
-        "in force.",
+        description="With a dry run: settings to try instead of those in force. A complete "
+        "replacement for the Variable: omitted settings take their defaults. Empty: those in "
+        "force.",
     )
     parameters: SerializeAsAny[RunParameters] = RunParameters()
 
@@ -59,10 +59,11 @@ class RunRequest(BaseModel):
     def _is_one_thing(self) -> Self:
         if self.dry_run and (self.as_of is not None or self.force):
             raise ValueError(
-                "dry_run compares with what stands: it goes with neither as_of nor force"
+                "dry_run compares with the current results: it cannot be combined with as_of or "
+                "force"
             )
         if self.settings is not None and not self.dry_run:
-            raise ValueError("settings are tried by a dry_run alone; a run takes those in force")
+            raise ValueError("settings are allowed only with dry_run; a run takes those in force")
         return self
 
     @classmethod
@@ -112,8 +113,25 @@ def parameter_schemas(job: Job[Any]) -> dict[str, dict[str, Any]]:
             }
         elif name != "parameters" and (job.preview is not None or name not in OF_A_PREVIEW):
             schemas[name] = schema
-    own: dict[str, dict[str, Any]] = job.parameters.model_json_schema().get("properties", {})
+    whole = job.parameters.model_json_schema()
+    own = {
+        name: _inlined(schema, whole.get("$defs", {}))
+        for name, schema in whole.get("properties", {}).items()
+    }
+    if taken := schemas.keys() & own.keys():
+        raise TypeError(f"parameter {min(taken)} of {job.name}: every run has one of that name")
     return schemas | own
+
+
+def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
+    """Return a schema with the definitions that it refers to, such as an enum's, in place."""
+    if isinstance(schema, list):
+        return [_inlined(one, definitions) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    name = str(schema.get("$ref", "")).removeprefix("#/$defs/")
+    merged = definitions[name] | schema if name else schema
+    return {key: _inlined(one, definitions) for key, one in merged.items() if key != "$ref"}
 
 
 def _fault(fault: ErrorDetails, job: Job[Any]) -> str:

@@ -19,9 +19,9 @@ class Work:
 
     Attributes:
         as_of: what its results are as of.
-        rules_hash: of the settings that shape them.
+        rules_hash: the hash of the settings that shape them.
         force: whether finished work is repeated, and newer results are replaced.
-        plan: id of the run's plan; a later plan has a higher one, and knows better.
+        plan: id of the run's plan; a later plan has a higher one, and takes precedence.
         batch: its batch.
         round: its batch's round.
     """
@@ -39,11 +39,11 @@ class Done:
     """The latest success of a unit, by token.
 
     Attributes:
-        as_of: of its results.
-        rules_hash: of its settings.
-        plan: by which it was done.
-        batch: of that plan.
-        round: of that batch.
+        as_of: what its results are as of.
+        rules_hash: the hash of the settings that shaped them.
+        plan: the id of the plan whose run made it.
+        batch: its batch in that plan.
+        round: the round of that batch.
         for_plan: the latest plan that made this very result, or found it done.
         same_unit: whether the unit is what it was then: of the same tenant, there or gone.
     """
@@ -62,9 +62,9 @@ class Checkpoint:
     """Unfinished work.
 
     Attributes:
-        as_of: of its results.
-        rules_hash: of its settings.
-        round: of its batch.
+        as_of: what its results are as of.
+        rules_hash: the hash of the settings that shape them.
+        round: the round of its batch.
         plan: the latest of the plans whose work it holds.
         done: the names of the steps that have committed.
         step: the step that the cursor is of; None without a cursor.
@@ -83,6 +83,8 @@ class Checkpoint:
 
     def after(self, step: str) -> Checkpoint:
         """Return it with one more step done."""
+        if step != self.step:  # the cursor is of a step that another one was put before
+            return replace(self, done=(*self.done, step))
         return replace(self, done=(*self.done, step), step=None, cursor=None)
 
     def within(self, step: str, cursor: Any) -> Checkpoint:
@@ -104,7 +106,7 @@ class Decision:
 
 
 def decide(work: Work, done: Done | None, checkpoint: Checkpoint | None) -> Decision:
-    """Decide what an attempt has to do. Resumed work counts as the later of the two plans'."""
+    """Decide what an attempt has to do. Resumed work is credited to the later plan."""
     reason = reason_to_skip(work, done, checkpoint)
     if checkpoint is not None and can_resume(work, checkpoint):
         return Decision(reason, replace(checkpoint, plan=max(checkpoint.plan, work.plan)), True)
@@ -117,8 +119,8 @@ def reason_to_skip(work: Work, done: Done | None, checkpoint: Checkpoint | None)
     - *already done*: the latest success has this as_of and these rules, and was of the unit as it
       is now. An older equal success that was overwritten since is no proof. After somebody cleared
       a success, or under force, only a success of this very batch and round counts.
-    - *newer results stand*: the latest success is of a later as_of, or of this as_of by the other
-      rules of a later plan; unless forced.
+    - *newer results stand*: the latest success is of a later as_of, or has this as_of but was
+      computed under a later plan's different rules; unless forced.
     - While a checkpoint of other work stands, somebody has begun to overwrite that success:
       nothing counts.
     """
@@ -142,6 +144,6 @@ def reason_to_skip(work: Work, done: Done | None, checkpoint: Checkpoint | None)
 
 
 def can_resume(work: Work, checkpoint: Checkpoint) -> bool:
-    """Return whether unfinished work is this very work, so that its steps need no repeating."""
+    """Return whether unfinished work is the same work, so that its steps need no repeating."""
     begun = (checkpoint.as_of, checkpoint.rules_hash, checkpoint.round)
     return checkpoint.same_unit and begun == (work.as_of, work.rules_hash, work.round)

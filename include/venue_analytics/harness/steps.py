@@ -1,4 +1,4 @@
-"""A step of a group of units: one transaction, which starts where their work was left."""
+"""A step of a group of units: one transaction, which resumes where their work stopped."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from venue_analytics.harness.unit import Unit
 
 @dataclass
 class Committed:
-    """What has become of a group in one transaction.
+    """The outcome of one transaction for a group.
 
     Attributes:
         ended: attempts that have ended well, each with its result.
@@ -112,7 +112,10 @@ def do_step(
 def _work(
     connection: psycopg.Connection, job: Job[Any], members: Sequence[UnitAttempt], done: Committed
 ) -> None:
-    """Do the step that the first unit is at, for all that are at it; a single one may be done."""
+    """Run the first unit's next step for every unit at that step.
+
+    A unit that is alone may turn out to be done already.
+    """
     found: list[Checkpoint | None] = [a.progress for a in members if a.progress is not None]
     if not found:
         decisions = begin(connection, job, members)
@@ -201,7 +204,7 @@ def _do(
     name: str,
     at: Checkpoint,
 ) -> Sequence[UnitResult | Continue | None]:
-    """Have the job do a step; return the end of each unit."""
+    """Have the job do a step; return each unit's result."""
     first = attempts[0]
     unit = first.unit
     if unit.gone:
@@ -213,7 +216,9 @@ def _do(
         results = step.do(_group_run(connection, attempts))
         ends = [None if results is None else results.get(attempt.unit.id) for attempt in attempts]
     elif isinstance(step, Effect):
-        raise TypeError(f"step {name!r} of {job.name} acts outside its transaction")
+        raise TypeError(
+            f"step {name!r} of {job.name} is an Effect and cannot run inside a transaction"
+        )
     else:
         ends = [step(_unit_run(connection, first, at.cursor_of(name)))]
     for end in ends:

@@ -49,6 +49,8 @@ CREATE TABLE jobs.run (
     CONSTRAINT plan_once UNIQUE (deployment, job, run_id, plan_try)
 );
 CREATE INDEX run_planned ON jobs.run (job, planned_at);
+CREATE INDEX run_latest ON jobs.run (planned_at, id);
+CREATE INDEX run_unfinished ON jobs.run (job) WHERE outcome = 'planned';
 COMMENT ON TABLE jobs.run IS
 'One row per plan of a run; the one with the highest plan_try is in force.';
 
@@ -324,8 +326,13 @@ forgotten AS (
         AND r.unit_id = l.unit_id
         AND r.run < before_run
         AND r.token < l.token
-        AND (r.outcome = 'skipped' OR (r.outcome = 'succeeded' AND r.reason IS NULL))
+        AND r.outcome = 'succeeded'
+        AND r.reason IS NULL
         AND (r.as_of, r.rules_hash) <> (l.as_of, l.rules_hash)
+        -- a run that is still going on needs its proofs
+        AND EXISTS (
+            SELECT FROM jobs.run AS p WHERE p.id = r.run AND p.outcome <> 'planned'
+        )
         AND NOT EXISTS (
             SELECT FROM jobs.unit_run AS f
             WHERE f.run = r.run AND f.unit_id = r.unit_id AND f.outcome = 'failed'
