@@ -165,13 +165,12 @@ def load_orders(
 @app.command()
 def run(
     job: JobName,
-    unit: Annotated[
+    venue: Annotated[
+        list[UUID] | None, typer.Option(help="Only this venue; may be repeated.")
+    ] = None,
+    tenant: Annotated[
         list[UUID] | None,
-        typer.Option(
-            "--venue",
-            "--tenant",
-            help="Only this venue, or tenant if the job's units are tenants; may be repeated.",
-        ),
+        typer.Option(help="Only this tenant, for a job by tenant; may be repeated."),
     ] = None,
     as_of: Annotated[
         str | None,
@@ -196,9 +195,12 @@ def run(
     chosen = _job(job)
     if settings is not None and not dry_run:
         _fail("--settings requires --dry-run; a run uses the settings in force")
-    asked = {chosen.unit.plural: unit or None, "as_of": as_of, "force": force}
+    units, others = (venue, tenant) if chosen.unit == "venue" else (tenant, venue)
+    if others:
+        _fail(f"{job} works by {chosen.unit}: use --{chosen.unit}")
+    asked = {chosen.unit.plural: units or None, "as_of": as_of, "force": force}
     asked |= {"dry_run": True} if dry_run else {}
-    request = RunRequest.read(asked | dict(map(_named_value, parameter or ())), chosen)
+    request = RunRequest.read(asked | _own_parameters(chosen, parameter or []), chosen)
     done = _run(chosen, _settings_of(settings, chosen), request)
     raise typer.Exit(not done)
 
@@ -220,6 +222,8 @@ def show_run(
     from venue_analytics.report import print_run, print_top
 
     chosen = _job(job)
+    if top and chosen.top is None:
+        _fail(f"{job} has nothing to show with --top")
     console = _console()
     with _connect() as connection:
         found = history.load_latest_run(connection, chosen.name, run_id)
@@ -227,8 +231,8 @@ def show_run(
             which = "no run yet" if run_id is None else f"no run {run_id!r}"
             _fail(f"{job}: {which} in history")
         print_run(console, connection, found)
-        if top:
-            print_top(console, connection, found, top)
+        if top and chosen.top is not None:
+            print_top(console, connection, found, chosen.top, top)
 
 
 @app.command()
@@ -530,15 +534,18 @@ def _letter(connection: psycopg.Connection, number: int) -> DeadLetter:
     return found
 
 
-def _named_value(text: str) -> tuple[str, Any]:
-    """Parse NAME=VALUE; the value is JSON, else text."""
-    name, sign, value = text.partition("=")
-    if not sign:
-        _fail(f"--parameter {text!r}: must be NAME=VALUE")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
+def _own_parameters(job: Job[Any], texts: list[str]) -> dict[str, str]:
+    """Parse NAME=VALUE for parameters that only this job has."""
+    values = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign:
+            _fail(f"--parameter {text!r}: must be NAME=VALUE")
+        if name not in job.parameters.model_fields:
+            own = ", ".join(job.parameters.model_fields) or "none"
+            _fail(f"--parameter {name}: is not a parameter of {job.name}; allowed: {own}")
+        values[name] = value
+    return values
 
 
 def _job(name: str) -> Job[Any]:

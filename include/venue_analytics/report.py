@@ -17,7 +17,6 @@ from rich.table import Table as RichTable
 from venue_analytics.harness import (
     Column,
     Job,
-    PermanentError,
     Report,
     Table,
     Unit,
@@ -34,6 +33,7 @@ from venue_analytics.harness.history import (
     PlannedRun,
     RunSummary,
 )
+from venue_analytics.harness.job import Top
 from venue_analytics.harness.tenant import tenant_transaction
 from venue_analytics.jobs import JOBS
 
@@ -86,7 +86,7 @@ def print_run(console: Console, connection: psycopg.Connection, run: PlannedRun)
     for table in shown.tables:
         print_table(console, table)
     for line in shown.lines:
-        console.print(line, highlight=False, markup=False)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if run.dry_run:
         console.print("Nothing was written.")
     _print_notes(console, units, attempts)
@@ -94,16 +94,15 @@ def print_run(console: Console, connection: psycopg.Connection, run: PlannedRun)
         console.print(f"[yellow]![/yellow] {escape(line)}", highlight=False)
 
 
-def print_top(console: Console, connection: psycopg.Connection, run: PlannedRun, rows: int) -> None:
-    """Print the job's top rows for each tenant of a run."""
-    top = JOBS[run.job].top
-    if top is None:
-        raise PermanentError(f"{run.job} has no rows to show with --top")
+def print_top(
+    console: Console, connection: psycopg.Connection, run: PlannedRun, top: Top, rows: int
+) -> None:
+    """Print the job's top rows, as they are now, for each tenant of a run."""
     batches = history.load_batches(connection, run)
     for tenant_id in sorted({unit.tenant_id for batch in batches for unit in batch.units}):
         with tenant_transaction(connection, tenant_id):
             table = top(connection, tenant_id, rows)
-        console.print()
+        console.print(f"\nTenant {tenant_id}, now:", highlight=False)
         print_table(console, table)
 
 
@@ -213,7 +212,7 @@ def _table(
     for unit in sorted(units, key=lambda unit: unit.name):
         attempt = attempts.get(unit.id)
         mark, word = _ended(attempt, is_forgotten=unit.id in forgotten)
-        figures = [column.values.get(unit.id, "") for column in columns]
+        figures = [str(column.values.get(unit.id, "")) for column in columns]
         if word and columns:  # the unit has no figures: show the word instead
             figures = [word, *([""] * (len(columns) - 1))]
         table.add_row(f"{mark} {escape(unit.name)}", *figures)
@@ -256,7 +255,7 @@ def _print_notes(console: Console, units: list[Unit], attempts: Mapping[UUID, At
         note = f"{mark} {escape(named)}: {escape(reason)}"
         if not mark:
             note = f"{reason[:1].upper()}{escape(reason[1:])}: {escape(named)}"
-        console.print(note, highlight=False)
+        console.print(note, highlight=False, soft_wrap=True)
 
 
 def print_venues(console: Console, venues: list[ListedVenue]) -> None:

@@ -117,6 +117,13 @@ def _fields(settings: type[JobSettings]) -> dict[str, dict[str, Any]]:
     return fields
 
 
+def _allowed(name: str, field: Mapping[str, Any]) -> str:
+    try:
+        return allowed(field)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
 def _table(fields: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
     yield "| setting | unit | default | range | may differ by venue | meaning |"
     yield "|---|---|---|---|---|---|"
@@ -125,7 +132,7 @@ def _table(fields: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
             f"`{name}`",
             field["unit"],
             f"`{json.dumps(field['default'])}`",
-            allowed(field),
+            _allowed(name, field),
             "yes" if field.get("per_unit") else "",
             field["description"],
         )

@@ -15,7 +15,7 @@ import httpx
 import psycopg
 
 from venue_analytics.demo import airflow
-from venue_analytics.demo.airflow import AirflowApi, Run
+from venue_analytics.demo.airflow import AirflowApi, Dag, Run
 from venue_analytics.demo.interrupts import Interrupts, Stopped
 from venue_analytics.demo.job_run import (
     Before,
@@ -180,11 +180,18 @@ class Demo:
             self._processes.start(name, command, self._airflow_environment)
         return before
 
-    def run_job(self, job: str, before: Before, conf: Mapping[str, Any] | None) -> Run:
+    def wait_for_dags(self) -> dict[str, Dag]:
+        """Wait until Airflow has read the DAG file of every job; return the DAGs."""
+        with self._terminal.stage("Scheduler, DAG processor and triggerer"):
+            check = self._processes.check
+            return {job: wait_for_dag(self.api, job, self._began, check) for job in JOBS}
+
+    def run_job(self, job: str, dag: Dag, before: Before, conf: Mapping[str, Any] | None) -> Run:
         """Run a job once, wait for the end of the run, and print its result.
 
         Args:
             job: the name of the job.
+            dag: its DAG as read since the scheduler started.
             before: its DAG and runs before the scheduler started.
             conf: the conf of a run to trigger; None for the scheduler's own run if one is due.
 
@@ -192,8 +199,6 @@ class Demo:
             The ended run.
         """
         check = self._processes.check
-        with self._terminal.stage(f"Scheduler, DAG processor and triggerer, with {job}"):
-            dag = wait_for_dag(self.api, job, self._began, check)
         began = time.monotonic()
         if conf is None:
             run = scheduled_or_triggered(self.api, job, before, dag, check)
@@ -330,8 +335,8 @@ def _start_and_run(
     if not run_jobs:
         return True
     good = True
-    for job in JOBS:
-        run = demo.run_job(job, before[job], conf)
+    for job, dag in demo.wait_for_dags().items():
+        run = demo.run_job(job, dag, before[job], conf)
         has_top = purchases is not None and JOBS[job].top is not None
         demo.show(job, run, top=TOP if has_top else 0)
         good = good and run.good

@@ -16,7 +16,11 @@ class _Jobs(Mapping[str, Job[Any]]):
     def __getitem__(self, name: str) -> Job[Any]:
         if not any(name == known for known in self):
             raise KeyError(name)
-        job: Job[Any] = import_module(f"{__name__}.{name}").JOB
+        package = import_module(f"{__name__}.{name}")
+        job: Job[Any] | None = getattr(package, "JOB", None)
+        if job is None or job.name != name:
+            found = "no JOB" if job is None else f"a JOB named {job.name!r}"
+            raise TypeError(f"{package.__name__} has {found}: must be a JOB named {name!r}")
         return job
 
     def __iter__(self) -> Iterator[str]:

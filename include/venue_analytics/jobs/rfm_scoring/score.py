@@ -115,7 +115,11 @@ def best_customers(connection: psycopg.Connection, tenant_id: UUID, customers: i
     return Table(
         ("Best customers", "Venue", "Segment", "R", "F", "M", "Purchases", "Spent", "Days ago"),
         [
-            (*map(str, row[:7]), f"{row.total_spent:,.2f}", str(row.days_since_last_purchase))
+            (
+                *map(str, row[:7]),
+                f"{row.total_spent:,.2f} {row.currency or ''}",
+                str(row.days_since_last_purchase),
+            )
             for row in rows
         ],
         numbers=("R", "F", "M", "Purchases", "Spent", "Days ago"),

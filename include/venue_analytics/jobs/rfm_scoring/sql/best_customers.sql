@@ -8,9 +8,11 @@ SELECT
     s.monetary_score,
     s.total_purchases,
     s.total_spent,
+    r.currency,
     s.days_since_last_purchase
 FROM public.customer_rfm_scores AS s
 INNER JOIN source.venues AS v ON s.venue_id = v.venue_id
+INNER JOIN public.venue_rfm_state AS r ON s.venue_id = r.venue_id AND s.tenant_id = r.tenant_id
 INNER JOIN source.customers AS k
     ON
         s.customer_id = k.customer_id
