@@ -62,6 +62,7 @@ VALUES: dict[str, Any] = {
     "dataset": "orders.csv",
     "deployment": uid("deployment"),
     "done": ["score"],
+    "discarded": True,
     "dry_run": False,
     "ended": False,
     "ended_by": "ada",

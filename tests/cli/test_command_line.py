@@ -351,7 +351,7 @@ def test_without_a_reachable_redis_nothing_is_planned(
         (("run", "rfm_scoring", "--parameter", "colour"), "'colour': must be NAME=VALUE"),
         (
             ("run", "rfm_scoring", "--parameter", "colour=red"),
-            "colour = 'red': is not a parameter of this run; allowed: venues, as_of, force",
+            "--parameter colour: is not a parameter of rfm_scoring; allowed: none",
         ),
         (("run", "rfm_scoring", "--venue", NOWHERE), f"venues = {NOWHERE}: must be ids of open"),
         (("show-run", "rfm_scoring"), "no run yet in history"),
@@ -591,7 +591,7 @@ def test_a_venues_name_may_look_like_markup(
     ("options", "words"),
     [
         (("--settings", "new.json"), "--settings requires --dry-run"),
-        (("--dry-run", "--force"), "dry_run compares with what stands"),
+        (("--dry-run", "--force"), "dry_run compares with the current results"),
         (
             ("--dry-run", "--settings", "no.json"),
             "--settings no.json: cannot be read: No such file or directory",

@@ -58,7 +58,7 @@ def test_a_missed_deadline_is_one_error_line_with_job_run_and_deadline(
     ],
     ids=["backfill", "manual", "queued later", "a shorter interval's", "a longer interval's"],
 )
-def test_nothing_is_logged_for_a_run_that_missed_no_deadline_of_its_own(
+def test_nothing_is_logged_for_other_runs_and_deadlines(
     caplog: pytest.LogCaptureFixture, changes: dict[str, Any]
 ) -> None:
     assert logged(caplog, context(**changes)) == []

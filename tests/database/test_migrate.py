@@ -143,7 +143,7 @@ def test_a_relation_in_the_way_of_a_jobs_targets_is_named_and_not_touched(
 
 
 @pytest.mark.parametrize("schema", ["jobs", "source"])
-def test_a_foreign_schema_is_refused(new_database: NewDatabase, schema: str) -> None:
+def test_a_schema_of_another_application_is_refused(new_database: NewDatabase, schema: str) -> None:
     database = with_tables(new_database(None), SIMPLE_TABLES)
     with database.superuser() as connection:
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))

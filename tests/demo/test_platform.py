@@ -348,7 +348,7 @@ def test_tickets_are_scanned_at_the_door_of_past_events(read: Any) -> None:
 
 
 def test_every_segment_has_its_share_of_a_bigger_venues_customers(read: Any) -> None:
-    # The audited rules of domain.md section 3, simplified; a segment's share is that of a venue.
+    # The audited rules of domain.md section 3, written out; shares are those within a venue.
     shares = read(
         f"""
         WITH pairs AS (
@@ -450,7 +450,7 @@ def test_the_smallest_scale_loads(server: Server) -> None:
     assert min(asdict(summary).values()) >= 1
 
 
-def test_foreign_tables_are_left_alone(server: Server) -> None:
+def test_tables_of_another_application_are_left_alone(server: Server) -> None:
     uri = server.database("occupied")
     with psycopg.connect(uri) as session:
         session.execute("CREATE TABLE orders AS SELECT 1 AS id")

@@ -24,7 +24,7 @@ ONLY_ARENA = {"venues": [str(ARENA.id)]}
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing of the process runs afterwards but what closes its rows."""
+    """Stands for a kill: only the clean-up runs afterwards."""
 
 
 def be_stopped(_: Action) -> None:
@@ -146,12 +146,12 @@ def test_only_an_action_that_may_succeed_later_is_tried_again(
     job = mail_job(prepare=prepared.append, send=MAILS.steps["send"], report=report)
     tonight = plan(runner, job)
     assert runner.process(job, tonight) == [
-        "Arena: 1 of 3 actions are still to be done: the server is busy"
+        "Arena: 1 of 3 actions could not be performed yet: the server is busy"
     ]
     assert office.sent() == office.kept() == ["a", "c"]
     assert dead_letters.find(runner.connection) == []
     assert runner.process(job, tonight, try_number=2) == [
-        "Arena: 1 of 1 actions are still to be done: the server is busy"
+        "Arena: 1 of 1 actions could not be performed yet: the server is busy"
     ]
     office.want("b")
     assert runner.process(job, tonight, try_number=3) == []
@@ -183,12 +183,10 @@ def test_an_action_whose_record_fails_has_a_letter(runner: Runner, office: Offic
     office.want("a")
     office.superuser.execute("ALTER TABLE kept ADD CONSTRAINT broken CHECK (key <> 'a')")
     tonight = plan(runner)
-    assert len(runner.process(MAILS, tonight)) == 1
-    office.superuser.execute("ALTER TABLE kept DROP CONSTRAINT broken")
-    assert runner.process(MAILS, tonight, try_number=2, clear_number=1) == []
+    assert runner.process(MAILS, tonight) == []
     assert runner.finish(MAILS, tonight) == []
-    assert office.sent() == ["a"]
-    assert (office.states(), office.letters()) == ({"a": "unknown"}, {"a": "open"})
+    assert (office.sent(), office.kept()) == (["a"], [])
+    assert (office.states(), office.letters()) == ({"a": "done"}, {"a": "open"})
 
 
 def test_after_a_stopped_process_the_next_try_writes_a_letter_and_performs_the_rest(

@@ -522,7 +522,7 @@ def test_a_venue_whose_fence_is_locked_delays_the_others_by_the_lock_timeout(
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing of the process runs afterwards but what closes its rows."""
+    """Stands for a kill: only the clean-up runs afterwards."""
 
 
 @pytest.mark.fault("one-kills")

@@ -123,7 +123,7 @@ def test_a_venue_with_an_open_transaction_is_left_and_the_others_are_closed(
     assert (outcome(night, attempt), outcome(night, dead)) == ("running", "failed")
 
 
-def test_it_can_be_limited_to_one_run(night: Night) -> None:
+def test_housekeeping_can_be_limited_to_one_run(night: Night) -> None:
     tonight = night.begin(night.plan(ARENA), ARENA)
     theirs = night.begin(night.plan(BALLROOM, key=replace(TONIGHT, deployment=THEIRS)), BALLROOM)
     last = night.plan(CELLAR, key=LAST_NIGHT, as_of=tonight.run.as_of - DAY)
@@ -135,7 +135,7 @@ def test_it_can_be_limited_to_one_run(night: Night) -> None:
     assert [outcome(night, other) for other in others] == ["failed", "failed"]
 
 
-def test_it_covers_all_plans_of_a_run(night: Night) -> None:
+def test_housekeeping_covers_all_plans_of_a_run(night: Night) -> None:
     dead = night.begin(night.plan(ARENA), ARENA)
     keep_house(night, night.plan(ARENA, plan_try=2))
     assert outcome(night, dead) == "failed"

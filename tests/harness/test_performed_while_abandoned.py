@@ -80,7 +80,7 @@ def test_a_letter_that_is_written_meanwhile_is_resolved(simple: Database) -> Non
 
         def abandon() -> None:
             with other.transaction():
-                effects.write_abandoned(other, NAME, ARENA.id)
+                effects.write_abandoned(other, NAME, ARENA)
                 is_abandoned.set()
                 wait_for_lock(observer, connection)
 

@@ -58,10 +58,10 @@ def test_as_of_is_utc_unless_it_names_an_offset(as_of: str, moment: datetime) ->
         ({"force": "perhaps"}, "force = 'perhaps': Input should be a valid boolean"),
         (
             {"dry_run": True, "force": True},
-            "dry_run compares with what stands: it goes with",
+            "dry_run compares with the current results: it cannot be combined",
         ),
-        ({"dry_run": True, "as_of": "2026-03-01"}, "dry_run compares with what stands"),
-        ({"settings": {"retries": 1}}, "settings are tried by a dry_run alone"),
+        ({"dry_run": True, "as_of": "2026-03-01"}, "dry_run compares with the current results"),
+        ({"settings": {"retries": 1}}, "settings are allowed only with dry_run"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_named_in_one_line(conf: dict[str, Any], words: str) -> None:

@@ -116,7 +116,7 @@ def test_a_later_plan_continues_from_the_highest_round_of_the_earlier_ones(night
         end_well(night, run, begin(night, run, clear_number), clear_number)
     begin(night, run, batch=1)
     second = night.plan(BALLROOM, CELLAR, ARENA, plan_try=2)
-    # batches are numbered anew: none of them may reuse an earlier round
+    # batches are numbered again: none of them may reuse an earlier round
     assert [begin(night, second, clear_number=3, batch=batch) for batch in range(3)] == [4, 4, 4]
 
 

@@ -43,8 +43,8 @@ BY_A_LATER_PLAN = replace(OTHER_RULES, for_plan=41)
         pytest.param(WORK, None, BEGUN, None, id="never done, begun"),
         pytest.param(WORK, DONE, None, "already done", id="done by another run"),
         pytest.param(WORK, OWN, None, "already done", id="done by this batch"),
-        pytest.param(REDO, DONE, None, None, id="cleared: another's success is no proof"),
-        pytest.param(REDO, OWN, None, None, id="cleared: the success of the round before is none"),
+        pytest.param(REDO, DONE, None, None, id="cleared: another's success does not count"),
+        pytest.param(REDO, OWN, None, None, id="cleared: the last round's success does not count"),
         pytest.param(
             REDO, replace(OWN, round=2), None, "already done", id="cleared, done in this round"
         ),
@@ -52,16 +52,18 @@ BY_A_LATER_PLAN = replace(OTHER_RULES, for_plan=41)
             REDO, replace(OWN, round=3), None, "already done", id="cleared, done in a later round"
         ),
         pytest.param(
-            REDO, replace(OWN, round=2, batch=1), None, None, id="cleared: another batch's is none"
+            REDO, replace(OWN, round=2, batch=1), None, None, id="cleared: not another batch's"
         ),
         pytest.param(
-            REDO, replace(OWN, round=2, plan=39), None, None, id="cleared: another run's is none"
+            REDO, replace(OWN, round=2, plan=39), None, None, id="cleared: not another run's"
         ),
-        pytest.param(FORCED, DONE, None, None, id="forced: another's success is no proof"),
+        pytest.param(FORCED, DONE, None, None, id="forced: another's success does not count"),
         pytest.param(FORCED, OWN, None, "already done", id="forced, done by this batch"),
-        pytest.param(WORK, EARLIER, None, None, id="an earlier night stands"),
-        pytest.param(WORK, LATER, None, "newer results stand", id="a later night stands"),
-        pytest.param(REDO, LATER, None, "newer results stand", id="cleared, a later night stands"),
+        pytest.param(WORK, EARLIER, None, None, id="done for an earlier night"),
+        pytest.param(WORK, LATER, None, "newer results stand", id="done for a later night"),
+        pytest.param(
+            REDO, LATER, None, "newer results stand", id="cleared, done for a later night"
+        ),
         pytest.param(FORCED, LATER, None, None, id="forced over a later night"),
         pytest.param(WORK, OTHER_RULES, None, None, id="an earlier plan's rules"),
         pytest.param(
@@ -80,16 +82,16 @@ BY_A_LATER_PLAN = replace(OTHER_RULES, for_plan=41)
             DONE,
             replace(BEGUN, rules_hash="other rules"),
             None,
-            id="somebody began to overwrite it by other rules",
+            id="half overwritten by other rules",
         ),
         pytest.param(
             WORK,
             LATER,
             replace(BEGUN, as_of=TONIGHT - DAY),
             None,
-            id="somebody began to overwrite the later night",
+            id="later night half overwritten",
         ),
-        pytest.param(WORK, LATER, BEGUN, None, id="this work lies half done over the later night"),
+        pytest.param(WORK, LATER, BEGUN, None, id="later night half overwritten by this work"),
     ],
 )
 def test_a_venue_is_skipped_only_on_proof(

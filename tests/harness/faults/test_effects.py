@@ -77,14 +77,14 @@ def test_a_worker_may_be_killed_at_any_message_from_the_claim_to_the_record(
     valkey: ValkeyServer,
     new_worker: Callable[[Order], Worker],
 ) -> None:
-    def plan_anew() -> Night:
+    def new_night() -> Night:
         office.outbox.unlink(missing_ok=True)
         redis_client.flushall()
         office.superuser.execute(f"TRUNCATE {TABLES_OF_A_NIGHT}")
         office.want("a", "b")
         return Night.plan(database, valkey.uri, MAILS)
 
-    night = plan_anew()
+    night = new_night()
     with Wires(database, night.redis_port) as wires:
         worker = new_worker(night.through(wires))
         worker.start()
@@ -98,7 +98,7 @@ def test_a_worker_may_be_killed_at_any_message_from_the_claim_to_the_record(
 
     faults, ends = [], set()
     for number in numbers:
-        night = plan_anew()
+        night = new_night()
         with Wires(database, night.redis_port) as wires:
             worker = new_worker(night.through(wires))
             wires.cut_at(lambda m, n=number: m.number == n, worker.kill, answered=answered)

@@ -75,7 +75,7 @@ def test_a_worker_may_be_killed_at_any_message(
     database = two_venues()
     with database.superuser() as superuser:
 
-        def plan_anew() -> Night:
+        def new_night() -> Night:
             redis_client.flushall()
             delete(superuser, [*HISTORY, *tables_of(job), "walk"])
             return Night.plan(database, valkey.uri, killed, together=takes_groups)
@@ -83,7 +83,7 @@ def test_a_worker_may_be_killed_at_any_message(
         # for a group each is sent once, in its transaction or before
         kinds = ((1, OF_THE_BATCH), (1 if takes_groups else 2, OF_EACH_UNIT + of_this_job))
         every = 1 if pytestconfig.getoption("deep") else 4
-        kill_at_messages(plan_anew, kinds, new_worker, answered, every, _faults)
+        kill_at_messages(new_night, kinds, new_worker, answered, every, _faults)
 
 
 def _faults(night: Night, undisturbed: dict[str, list[str]]) -> list[str]:
@@ -95,7 +95,7 @@ def _faults(night: Night, undisturbed: dict[str, list[str]]) -> list[str]:
 
 
 def kill_at_messages(
-    plan_anew: Callable[[], Night],
+    new_night: Callable[[], Night],
     kinds: tuple[tuple[int, tuple[str, ...]], ...],
     new_worker: Callable[..., Worker],
     answered: bool,
@@ -105,7 +105,7 @@ def kill_at_messages(
     """Run a night undisturbed, then once for each message, and kill its worker at that message.
 
     Args:
-        plan_anew: plans a night with an empty history.
+        new_night: plans a night with an empty history.
         kinds: parts of messages, and how often each must occur in a night.
         new_worker: makes a process.
         answered: whether the worker dies before the answer arrives, not before the message.
@@ -113,7 +113,7 @@ def kill_at_messages(
         faults_of: returns what is wrong after the retry, compared with the undisturbed night.
     """
     faults: list[str] = []
-    undisturbed, sent = _run_undisturbed(plan_anew(), new_worker)
+    undisturbed, sent = _run_undisturbed(new_night(), new_worker)
     texts = [message.text for message in sent]
     for times, texts_of_kind in kinds:
         for kind in texts_of_kind:
@@ -121,7 +121,7 @@ def kill_at_messages(
             assert count >= times, f"{kind} was sent {count} times: {texts}"
     # the last message closes the connection and has no answer
     for message in (sent[:-1] if answered else sent)[::every]:
-        night = plan_anew()
+        night = new_night()
         with Wires(night.database, night.redis_port) as wires:
             worker = new_worker(night.through(wires))
             number = message.number

@@ -110,7 +110,7 @@ def test_each_job_and_each_venue_has_its_own_lease(client: redis.Redis, leases: 
     assert leases.holder(BALLROOM.id) == STRANGER
 
 
-def test_taking_ones_own_lease_again_changes_nothing(leases: Leases) -> None:
+def test_a_holder_may_take_its_lease_again(leases: Leases) -> None:
     assert leases.take({VENUE: FIRST}) == leases.take({VENUE: FIRST}) == {}
 
 

@@ -463,7 +463,7 @@ GUARDS = (
     ),
     _guard(
         "bad_alone",
-        "a unit that has failed in this round is done alone",
+        "a unit with an attempt in this round that did not succeed is done alone",
         Scenario("group, one always kills", (TWO3,), 1, 0, small=True, kills=(0,)),
         "P10",
         Code(
@@ -566,8 +566,12 @@ GUARDS = (
             steps,
             (
                 (
-                    "else:\n            with connection.transaction():",
-                    "else:\n            with entered():",
+                    "else:\n            try:\n                with connection.transaction():",
+                    "else:\n            try:\n                with entered():",
+                ),
+                (
+                    "its record meets\n                with connection.transaction():",
+                    "its record meets\n                with entered():",
                 ),
             ),
         ),

@@ -305,7 +305,7 @@ class Properties:
             self.need(
                 performed.get((unit_id, key), 0) > 0 or (unit_id, key) in state.letters,
                 "P13",
-                f"{run} is green, {key} of {NAMES[unit_id]} was not performed and has no letter",
+                f"{run} ends green, {key} of {NAMES[unit_id]} was not performed, has no letter",
             )
 
     def closed_rows_cannot_commit(self, state: State, processes: list[Process]) -> None:

@@ -54,9 +54,9 @@ class Scenario:
         name: its description.
         runs: the runs, all at once.
         steps: the number of the job's steps.
-        faults: the most faults.
+        faults: the maximum number of faults.
         fault_kinds: letters of `ALL`.
-        clicks: the most clicks.
+        clicks: the maximum number of clicks.
         click_kinds: letters, as above.
         once: whether each unit must be computed only once, unless there is a click.
         small: whether units are small, so that a batch takes them together.

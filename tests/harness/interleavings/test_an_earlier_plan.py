@@ -58,7 +58,7 @@ def test_a_forced_try_of_the_old_rules_does_not_overwrite_the_new_ones(
     overwrite(new_world(replace(FORCED, edit=2)))
 
 
-def test_it_does_if_it_ignores_later_plans(
+def test_a_forced_try_that_ignores_later_plans_overwrites_the_new_rules(
     new_world: Callable[[Run], World], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     PLANNED_ANEW.make(monkeypatch, tmp_path)

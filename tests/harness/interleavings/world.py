@@ -88,7 +88,7 @@ class BatchState:
     Attributes:
         state: its state.
         tries: its tries so far.
-        max_tries: its most tries.
+        max_tries: how many tries it may have.
         generation: how often its success was cleared.
         marks: the newest token of each unit when its success was last cleared.
     """

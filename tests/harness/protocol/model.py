@@ -97,7 +97,7 @@ CLAUSES = {
     "same_step": "a venue at another step leaves its group",
     "singles": "after a group failed, each of its venues is done by itself",
     "read_rows": "after a lost answer to COMMIT the rows are read",
-    "bad_alone": "a venue that has failed in this round is done alone",
+    "bad_alone": "a venue with an attempt in this round that did not succeed is done alone",
     "killer_last": "a venue that failed alone in this round comes last",
 }
 PROTOCOL = frozenset(CLAUSES)
@@ -690,7 +690,7 @@ class Model:
     # plan and finish ---------------------------------------------------------------------------
 
     def housekeeping(self, s: State, p: Process) -> Iterator[tuple[str, State]]:
-        """Close rows left running, in plan of all runs, in finish of its own; plan or judge."""
+        """Close rows left running (plan: of all runs, finish: of its own), then plan or judge."""
         r, b, n = p.pid
         if p.pc == "EXIT":
             over, air = self.setp(s, p, None), s.air[r]

@@ -409,7 +409,7 @@ def _insert_venues(house: House) -> None:
 
 
 def _insert_events(house: House, event_venues: Sequence[int]) -> None:
-    """Draw a venue for each event, and the venue's tenant if it has one."""
+    """Insert each event at its venue, and in the venue's tenant if it has one."""
     house.insert(
         "events",
         [
