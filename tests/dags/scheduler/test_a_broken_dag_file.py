@@ -47,12 +47,14 @@ def test_a_passing_error_is_waited_out_a_lasting_one_is_raised_and_a_fixed_one_i
 ) -> None:
     good = dag_file.read_text()
     dag_file.write_text(f"{good}{UNREADABLE_ONCE}")
-    parse_again(stack)
-    assert dag_file.with_suffix(".tried").exists()
+    # a parse that had begun before the file was written ends a wait with the old file
+    while not dag_file.with_suffix(".tried").exists():
+        parse_again(stack)
 
     dag_file.write_text(f"{good}rfm_scoring(\n")
     with pytest.raises(AirflowError, match=r"(?s)rfm_scoring\.py:.*'\(' was never closed"):
-        parse_again(stack)
+        for _ in range(2):  # the first wait may end with a parse that had begun before
+            parse_again(stack)
 
     dag_file.write_text(good)
     parse_again(stack)
