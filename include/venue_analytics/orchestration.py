@@ -427,16 +427,10 @@ def _is_dags_test() -> bool:
 
 def _params(job: Job[Any]) -> dict[str, Param]:
     """Return the fields of the Trigger form."""
-    params = {}
-    for name, schema in parameter_schemas(job).items():
-        kinds = schema.pop("anyOf", None)
-        if kinds is not None:  # a value or null: the form takes a list of types, no alternatives
-            (value,) = (kind for kind in kinds if kind["type"] != "null")
-            schema |= value | {"type": ["null", value["type"]]}
-            if "enum" in schema:
-                schema["enum"] = [*schema["enum"], None]
-        params[name] = Param(schema.pop("default", None), **schema)
-    return params
+    return {
+        name: Param(schema.pop("default", None), **schema)
+        for name, schema in parameter_schemas(job).items()
+    }
 
 
 def _as_of(dag_run: Any) -> datetime:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,12 @@ from uuid import UUID
 import psycopg
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table as RichTable
 
 from venue_analytics.harness import (
     Column,
     Job,
-    Report,
     Table,
     Unit,
     counted,
@@ -54,10 +54,8 @@ OUTCOMES = {
     "skipped": "[yellow]– skipped[/yellow]",
     "failed": "[red]✗ failed[/red]",
 }
-#: Width of a terminal, in characters, from which tables show the work as well as the result.
-WIDE = 110
-#: Width of a terminal, in characters, that a table with all columns needs.
-WIDEST = 160
+#: Narrowest column of texts that fold, in characters.
+NARROWEST = 15
 
 
 def print_run(console: Console, connection: psycopg.Connection, run: PlannedRun) -> None:
@@ -82,7 +80,10 @@ def print_run(console: Console, connection: psycopg.Connection, run: PlannedRun)
             if batch.ended_well and not job.keeps_every_success
             for unit in batch.units
         }
-        console.print(_table(job, units, attempts, forgotten, shown, console.width >= WIDE))
+        columns = [*shown.columns, *_work(attempts)]
+        whole = _table(job, units, attempts, forgotten, columns)
+        narrow = _table(job, units, attempts, forgotten, shown.columns)
+        console.print(whole if _fits(console, whole) else narrow)
     for table in shown.tables:
         print_table(console, table)
     for line in shown.lines:
@@ -190,23 +191,15 @@ def _table(
     units: list[Unit],
     attempts: Mapping[UUID, Attempt],
     forgotten: Collection[UUID],
-    report: Report,
-    wide: bool,
+    columns: Sequence[Column],
 ) -> RichTable:
     table = RichTable(box=None, pad_edge=False, header_style="bold", show_footer=True)
-    table.add_column(job.unit.capitalize(), footer=counted(len(units), job.unit), overflow="fold")
-    columns = [*report.columns]
-    if wide:
-        ended = attempts.values()
-        columns += [
-            _work("Written", attempts, lambda one: one.rows_written or 0),
-            _work("Unchanged", attempts, lambda one: one.rows_unchanged or 0),
-            Column(
-                "Seconds",
-                {one.unit_id: f"{one.seconds or 0:.2f}" for one in ended},
-                f"{sum(one.seconds or 0 for one in ended):.2f}",
-            ),
-        ]
+    table.add_column(
+        job.unit.capitalize(),
+        footer=counted(len(units), job.unit),
+        min_width=NARROWEST,
+        overflow="fold",
+    )
     for column in columns:
         table.add_column(column.name, footer=column.total, justify="right", no_wrap=True)
     for unit in sorted(units, key=lambda unit: unit.name):
@@ -219,12 +212,16 @@ def _table(
     return table
 
 
-def _work(name: str, attempts: Mapping[UUID, Attempt], rows: Callable[[Attempt], int]) -> Column:
-    return Column(
-        name,
-        {unit_id: f"{rows(attempt):,}" for unit_id, attempt in attempts.items()},
-        f"{sum(map(rows, attempts.values())):,}",
-    )
+def _work(attempts: Mapping[UUID, Attempt]) -> Iterator[Column]:
+    """Yield the columns that show the work done, which a narrow terminal does without."""
+    for name, field, form in (
+        ("Written", "rows_written", ","),
+        ("Unchanged", "rows_unchanged", ","),
+        ("Seconds", "seconds", ".2f"),
+    ):
+        figures = {unit_id: getattr(one, field) or 0 for unit_id, one in attempts.items()}
+        shown = {unit_id: format(figure, form) for unit_id, figure in figures.items()}
+        yield Column(name, shown, format(sum(figures.values()), form))
 
 
 def _ended(attempt: Attempt | None, *, is_forgotten: bool) -> tuple[str, str]:
@@ -277,7 +274,7 @@ def print_venues(console: Console, venues: list[ListedVenue]) -> None:
     _print_rows(
         console,
         rows,
-        wide_only=dict.fromkeys(("Tenant", "Time zone", "Currency"), WIDE),
+        droppable=("Currency", "Time zone", "Tenant"),
         folded=("Venue",),
     )
 
@@ -303,9 +300,7 @@ def print_runs(console: Console, runs: list[RunSummary]) -> None:
         }
         for run in runs
     ]
-    _print_rows(
-        console, rows, wide_only=dict.fromkeys(("Job", "Planned", "Took"), WIDE), folded=("Run",)
-    )
+    _print_rows(console, rows, droppable=("Planned", "Took", "Job"), folded=("Run",))
 
 
 def print_attempts(console: Console, attempts: list[AttemptSummary]) -> None:
@@ -329,9 +324,8 @@ def print_attempts(console: Console, attempts: list[AttemptSummary]) -> None:
         }
         for attempt in attempts
     ]
-    wide_only = dict.fromkeys(("Seconds", "Written"), WIDE)
-    wide_only |= dict.fromkeys(("Job", "Round", "Try", "Token", "Run"), WIDEST)
-    _print_rows(console, rows, wide_only=wide_only, folded=("Run", "Why"))
+    droppable = ("Run", "Token", "Try", "Round", "Job", "Written", "Seconds")
+    _print_rows(console, rows, droppable=droppable, folded=("Run", "Why"))
 
 
 def print_letters(console: Console, letters: list[DeadLetter]) -> None:
@@ -352,9 +346,7 @@ def print_letters(console: Console, letters: list[DeadLetter]) -> None:
         }
         for letter in letters
     ]
-    _print_rows(
-        console, rows, wide_only=dict.fromkeys(("Job", "Last"), WIDE), folded=("About", "Why")
-    )
+    _print_rows(console, rows, droppable=("Last", "Job"), folded=("About", "Why"))
     if any(letter.is_open for letter in letters):
         console.print(
             "Fix the cause, then `dead-letters replay NO`, or clear the failed tasks in Airflow.",
@@ -402,25 +394,48 @@ def _print_rows(
     console: Console,
     rows: list[dict[str, str]],
     *,
-    wide_only: Mapping[str, int],
-    folded: tuple[str, ...],
+    droppable: Sequence[str],
+    folded: Sequence[str],
 ) -> None:
-    """Print rows as a table; a narrow terminal shows fewer columns, but cuts none."""
-    hidden = {name for name, width in wide_only.items() if console.width < width}
-    table = RichTable(box=None, pad_edge=False, header_style="bold")
-    for name in rows[0]:
-        if name not in hidden:
-            is_number = name in NUMBERS
-            table.add_column(
-                name,
-                justify="right" if is_number else "left",
-                no_wrap=name not in folded,
-                min_width=15 if name in folded else None,
-                overflow="fold",
-            )
-    for row in rows:
-        table.add_row(*(value for name, value in row.items() if name not in hidden))
+    """Print rows as a table. A narrow terminal shows fewer columns, but cuts none.
+
+    Args:
+        console: where to print.
+        rows: cells by the names of columns, the same in each.
+        droppable: columns to leave out until the table fits, the first one first.
+        folded: columns of texts that may take several lines.
+    """
+    columns = list(rows[0])
+    table = _table_of(rows, columns, folded)
+    for name in droppable:
+        if _fits(console, table):
+            break
+        columns.remove(name)
+        table = _table_of(rows, columns, folded)
     console.print(table)
+
+
+def _table_of(
+    rows: list[dict[str, str]], columns: Sequence[str], folded: Sequence[str]
+) -> RichTable:
+    table = RichTable(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(
+            name,
+            justify="right" if name in NUMBERS else "left",
+            no_wrap=name not in folded,
+            min_width=NARROWEST if name in folded else None,
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(row[name] for name in columns))
+    return table
+
+
+def _fits(console: Console, table: RichTable) -> bool:
+    """Return whether a table can be printed without a column being cut."""
+    options = console.options.update(max_width=10_000)
+    return Measurement.get(console, options, table).minimum <= console.width
 
 
 def _kind(run: RunSummary) -> str:

@@ -118,6 +118,11 @@ def test_an_extra_is_honoured_but_does_not_override_the_jobs_own_settings(
         connect_timeout=600,
         keepalives_idle=600,
         cursor="dictcursor",
+        host="/nowhere",
+        port="1",
+        user="nobody",
+        password="theirs",  # noqa: S106
+        dbname="nowhere",
     )
     plain = of_command_line(in_json(simple))
     theirs = {

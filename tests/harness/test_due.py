@@ -8,6 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 import psycopg
+import pytest
 from tests.harness.nights import AS_OF
 from tests.harness.runner import Runner
 from tests.harness.simple_venues import ARENA, BALLROOM, CELLAR, DOME, NORTH, SOUTH
@@ -88,3 +89,17 @@ def test_a_unit_that_is_requested_by_id_is_planned_although_it_is_not_due(runner
     mail = Mail()
     assert names(runner, mail, conf={"venues": [str(DOME.id)]}) == ["Dome"]
     assert mail.asked == []
+
+
+def test_due_must_return_ids(runner: Runner) -> None:
+    rows = "SELECT venue_id FROM source.venues"
+    job = Job(
+        "rows",
+        VenueSettings,
+        {"end": lambda _: UnitResult()},
+        lambda *_: 0,
+        lambda *_: [],
+        due=lambda connection, *_: connection.execute(rows).fetchall(),
+    )
+    with pytest.raises(TypeError, match=r"due returned \(UUID\(.*must return ids of units"):
+        runner.plan(job)

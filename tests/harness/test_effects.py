@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 from tests.databases import Database
 from tests.harness.mails import MAILS, TABLES, Office, due, keep, mail_job, report, send
 from tests.harness.nights import AS_OF, DAY, THEIRS
 from tests.harness.runner import Runner
 from tests.harness.simple_venues import ARENA, NORTH, SOUTH
+from tests.harness.test_performed_while_abandoned import wait_for_lock
 
-from venue_analytics.harness import Action, Effect, Job, UnitResult, dead_letters
+from venue_analytics.database.statements import statement
+from venue_analytics.harness import (
+    Action,
+    Effect,
+    Job,
+    Preview,
+    Report,
+    TransientError,
+    Unit,
+    UnitResult,
+    dead_letters,
+)
 from venue_analytics.harness.dead_letters import DeadLetter
 from venue_analytics.harness.history import PlannedRun
 
@@ -368,3 +383,135 @@ def test_a_unit_that_changed_hands_leaves_no_rows_behind_even_if_its_first_step_
 def test_an_effect_is_never_the_last_step() -> None:
     with pytest.raises(TypeError, match="'send' of mails: an Effect cannot be the last step"):
         mail_job(report=lambda _: UnitResult(), send=Effect(due, send))
+
+
+def test_a_sleeper_does_not_free_an_action_whose_letter_was_discarded(
+    runner: Runner, office: Office
+) -> None:
+    def sleep_and_be_refused(_: Action) -> None:
+        runner.redis.flushall()
+        assert runner.process(MAILS, theirs) == []
+        assert dead_letters.discard(runner.connection, only(runner), reason="no", by="ada")
+        raise TransientError("the server is busy")
+
+    office.want("a")
+    theirs = plan(runner, run_id="theirs", deployment=THEIRS)
+    runner.process(mail_job(sleep_and_be_refused), plan(runner))
+    run_next_night(runner)
+    assert (office.sent(), office.letters()) == ([], {"a": "discarded"})
+
+
+def test_a_failed_record_stops_no_other_action(runner: Runner, office: Office) -> None:
+    def keep_all_but_a(connection: psycopg.Connection, unit: Unit, action: Action) -> None:
+        if action.key == "a":
+            raise ValueError("no room")
+        keep(connection, unit, action)
+
+    office.want("a", "b")
+    run(runner, mail_job(send=Effect(due, send, keep_all_but_a), report=report))
+    assert (office.sent(), office.kept()) == (["a", "b"], ["b"])
+    assert office.states() == {"a": "done", "b": "done"}
+    assert only(runner).error == "ValueError: no room"
+
+
+def test_a_payload_that_is_not_json_is_refused_before_any_action(
+    runner: Runner, office: Office
+) -> None:
+    def due_at_a_moment(_: Any) -> Iterator[Action]:
+        yield Action("good", {"mood": "plain", "outbox": str(office.outbox)})
+        yield Action("bad", {"at": AS_OF})
+
+    job = mail_job(send=Effect(due_at_a_moment, send), report=report)
+    (failure,) = runner.process(job, plan(runner, job))
+    assert "action bad: its payload must be JSON" in failure
+    assert (office.sent(), office.states()) == ([], {})
+
+
+def test_a_payload_is_never_stored_under_another_tenant(runner: Runner, office: Office) -> None:
+    office.want("a")
+    with pytest.raises(Killed):
+        runner.process(mail_job(send_and_be_stopped), plan(runner))
+    office.superuser.execute("UPDATE venues SET tenant_id = %s WHERE id = %s", [SOUTH, ARENA.id])
+    run_next_night(runner)
+    stored = office.superuser.execute("SELECT tenant_id, payload FROM jobs.dead_letter_payload")
+    assert stored.fetchall() == [(NORTH, {})]
+
+
+def test_a_replay_that_does_not_come_to_its_action_leaves_it_to_people(
+    runner: Runner, office: Office
+) -> None:
+    office.want("a", mood="refused")
+    run(runner)
+    letter = only(runner)
+    assert dead_letters.begin_replay(runner.connection, letter)
+    dead_letters.end_replay(runner.connection, letter)
+    office.want("a")
+    run_next_night(runner)
+    assert (office.sent(), office.letters()) == ([], {"a": "open"})
+
+
+def test_a_discarded_letter_frees_no_action(runner: Runner, office: Office) -> None:
+    office.want("a", mood="unknown")
+    run(runner)
+    letter = only(runner)
+    assert dead_letters.discard(runner.connection, letter, reason="no", by="ada")
+    assert not dead_letters.begin_replay(runner.connection, letter)
+    assert office.states() == {"a": "unknown"}
+
+
+def test_a_letter_discarded_while_its_replay_dies_gets_no_successor(
+    runner: Runner, office: Office
+) -> None:
+    office.want("a", mood="refused")
+    run(runner)
+    letter = only(runner)
+    assert dead_letters.begin_replay(runner.connection, letter)
+    again = plan(runner, run_id="replay", as_of=AS_OF + DAY)
+    with pytest.raises(Killed):
+        runner.process(mail_job(be_stopped), again)
+    assert dead_letters.discard(runner.connection, letter, reason="no", by="ada")
+    runner.finish(MAILS, again)
+    assert (office.states(), office.letters()) == ({"a": "unknown"}, {"a": "discarded"})
+
+
+def test_the_finish_of_a_dry_run_changes_no_action(runner: Runner, office: Office) -> None:
+    office.want("a")
+    with pytest.raises(Killed):
+        runner.process(mail_job(send_and_be_stopped), plan(runner))
+    dry = replace(MAILS, preview=Preview(report, lambda _: Report()))
+    runner.run(dry, "dry", conf={**ONLY_ARENA, "dry_run": True})
+    assert (office.states(), office.letters()) == ({"a": "claimed"}, {})
+
+
+@pytest.mark.parametrize("name", ["record_action", "end_action", "release_action"])
+def test_an_older_claim_ends_nothing_of_a_newer_one(
+    runner: Runner, office: Office, name: str
+) -> None:
+    tonight = plan(runner)
+    newer = {"job": "mails", "unit_id": ARENA.id, "key": "a", "run": tonight.id, "token": 2}
+    runner.connection.execute(statement("venue_analytics.harness", "claim_action"), newer)
+    older = newer | {"token": 1, "state": "refused"}
+    runner.connection.execute(statement("venue_analytics.harness", name), older)
+    rows = runner.connection.execute("SELECT token, state FROM jobs.action").fetchall()
+    assert rows == [(2, "claimed")]
+
+
+@pytest.mark.parametrize("is_replay", [True, False], ids=["replay", "discard"])
+def test_a_letter_is_locked_after_its_action(
+    runner: Runner, office: Office, simple: Database, is_replay: bool
+) -> None:
+    """Whoever records an action locks it before its letter: the other order could deadlock."""
+    office.want("a", mood="unknown")
+    run(runner)
+    letter = only(runner)
+    with simple.jobs() as recorder, simple.jobs() as person, ThreadPoolExecutor() as pool:
+        with recorder.transaction():
+            recorder.execute("SELECT FROM jobs.action FOR UPDATE")
+            answer = pool.submit(
+                partial(dead_letters.begin_replay, person, letter)
+                if is_replay
+                else partial(dead_letters.discard, person, letter, reason="no", by="ada")
+            )
+            wait_for_lock(office.superuser, person)
+            recorder.execute("SELECT FROM jobs.dead_letter FOR UPDATE NOWAIT")
+        assert answer.result()

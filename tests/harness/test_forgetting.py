@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +17,8 @@ from venue_analytics.harness import (
     SHAPES_RESULTS,
     Job,
     PermanentError,
+    Preview,
+    Report,
     TransientError,
     UnitResult,
     UnitRun,
@@ -208,3 +212,69 @@ def test_a_job_that_keeps_every_date_must_keep_every_success() -> None:
             keeps_every_date=True,
             keeps_every_success=False,
         )
+
+
+def test_a_run_that_goes_on_keeps_its_proofs(runner: Runner, pulse: Pulse) -> None:
+    slow = runner.plan(pulse.job, "slow", as_of=AS_OF)
+    pulse.faults["Arena"] = TransientError("not yet")
+    runner.process(pulse.job, slow)
+    pulse.faults.clear()
+    run(runner, pulse, 5)
+    assert kept(runner, pulse, slow) == [
+        ("Arena", "failed"),
+        *((name, "succeeded") for name in ("Ballroom", "Cellar", "Dome")),
+    ]
+    assert runner.finish(pulse.job, slow) == ["Arena: not yet"]
+
+
+def test_other_jobs_and_successes_with_a_reason_are_kept(runner: Runner, pulse: Pulse) -> None:
+    other = replace(pulse.job, name="other")
+    first = [runner.run(other, "first", as_of=AS_OF)]
+    with_reason = replace(
+        pulse.job, steps={"feel": lambda _: UnitResult(reason="no sales on a usual day")}
+    )
+    first.append(runner.run(with_reason, "first", as_of=AS_OF))
+    other_again = runner.plan(other, "second", as_of=AS_OF + MINUTE)
+    runner.process(other, other_again)  # its own finish is still to come
+    run(runner, pulse, 2)
+    assert [len(kept(runner, pulse, one)) for one in first] == [0, 4]
+    assert len(runner.attempts(other)) == 8
+
+
+def test_a_dry_run_forgets_nothing(runner: Runner, pulse: Pulse) -> None:
+    first = run(runner, pulse, 1)
+    second = runner.plan(pulse.job, "second", as_of=AS_OF + 2 * MINUTE)
+    runner.process(pulse.job, second)
+    dry = replace(pulse.job, preview=Preview(lambda _: UnitResult(), lambda _: Report()))
+    runner.run(dry, "dry", conf={"dry_run": True})
+    assert len(kept(runner, pulse, first)) == 4
+
+
+def test_the_report_of_a_forgotten_run_says_so(runner: Runner, pulse: Pulse) -> None:
+    job = replace(pulse.job, report=lambda results: Report(lines=(f"{len(results)} felt",)))
+
+    def report_lines(run_id: str) -> Sequence[str]:
+        found = history.load_latest_run(runner.connection, job.name, run_id)
+        assert found is not None
+        attempts = history.last_attempts(runner.connection, found)
+        return history.report_of(job, found, attempts).lines
+
+    run(runner, pulse, 1)
+    assert report_lines("minute 1") == ("4 felt",)
+    run(runner, pulse, 2)
+    assert report_lines("minute 1") == (
+        "history keeps no figures of 4 venues of this run any more",
+    )
+
+
+def test_the_functions_that_run_as_their_owner_are_the_jobs_alone_and_look_nowhere_else(
+    runner: Runner,
+) -> None:
+    rows = runner.connection.execute(
+        "SELECT p.proname, p.proconfig, "
+        "has_function_privilege('analytics_reader', p.oid, 'EXECUTE') "
+        "FROM pg_proc AS p WHERE p.prosecdef AND p.pronamespace = 'jobs'::regnamespace"
+    ).fetchall()
+    assert {name for name, _, _ in rows} >= {"forget_successes", "list_venues"}
+    assert {tuple(config or ()) for _, config, _ in rows} == {("search_path=pg_catalog, pg_temp",)}
+    assert not any(may_anybody for _, _, may_anybody in rows)

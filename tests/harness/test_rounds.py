@@ -172,6 +172,13 @@ def test_a_run_that_ended_is_unfinished_again_when_a_try_of_it_begins(night: Nig
     assert left.run_id == run.run_id
 
 
+def test_a_plan_that_a_later_one_has_replaced_is_no_unfinished_run(night: Night) -> None:
+    night.plan(ARENA)
+    latest = night.plan(ARENA, plan_try=2)
+    (left,) = history.unfinished_runs(night.connection, LATER)
+    assert left.id == latest.id
+
+
 def test_a_venue_that_came_back_or_changed_hands_is_not_already_done(night: Night) -> None:
     def reason_to_skip(venue: Unit, number: int) -> str | None:
         run = night.plan(venue, key=replace(TONIGHT, run_id=f"run {number}"))

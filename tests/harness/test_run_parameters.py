@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import date
+from enum import StrEnum
 from typing import Any
 
 import pytest
-from pydantic import Field
+from pydantic import Field, create_model
 from tests.harness.runner import Runner
 from tests.harness.simple_venues import ARENA
 
@@ -118,3 +119,48 @@ def test_only_requested_parameters_that_shape_results_change_the_rules_hash(
     assert outcome("all again") == "succeeded"
     hashes = {row.rules_hash for row in runner.attempts(export.job)}
     assert len(hashes) == 3
+
+
+class Season(StrEnum):
+    """An enum, which a JSON schema refers to by its name."""
+
+    SPRING = "spring"
+    AUTUMN = "autumn"
+
+
+def job_with(**fields: Any) -> Job[VenueSettings]:
+    """Return a job that has these parameters of its own."""
+    parameters = create_model("Own", __base__=RunParameters, **fields)
+    steps = {"end": lambda _: UnitResult()}
+    return Job("own", VenueSettings, steps, lambda *_: 0, lambda *_: [], parameters=parameters)
+
+
+def test_the_form_is_given_the_values_of_an_enum_and_null() -> None:
+    schemas = parameter_schemas(job_with(season=(Season | None, None), day=(Season, "spring")))
+    assert (schemas["season"]["type"], schemas["season"]["enum"]) == (
+        ["null", "string"],
+        ["spring", "autumn", None],
+    )
+    assert (schemas["day"]["type"], schemas["day"]["enum"]) == ("string", ["spring", "autumn"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"force": (str, "no")}, "parameter force of own: every run has one of that name"),
+        ({"when": (int | str, 1)}, "parameter when: must be of one type"),
+    ],
+)
+def test_a_parameter_that_no_form_can_show_is_refused(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        parameter_schemas(job_with(**fields))
+
+
+def test_another_default_of_a_parameter_is_other_work(runner: Runner) -> None:
+    def outcome(run_id: str, default: str) -> str:
+        job = job_with(season=(str, Field(default, json_schema_extra=SHAPES_RESULTS)))
+        return runner.outcomes(job, runner.run(job, run_id))["Arena"]
+
+    assert outcome("one", "spring") == "succeeded"
+    assert outcome("two", "spring") == "skipped: already done"
+    assert outcome("three", "autumn") == "succeeded"

@@ -78,11 +78,11 @@ class BatchTry:
 
 
 def rules_hash(settings: JobSettings, parameters: RunParameters) -> str:
-    """Return the hash of what shapes results: the settings, and the parameters asked for."""
-    asked = parameters.rules_as_json()
-    if not asked:
+    """Return the hash of what shapes results: of the settings, and of the job's own parameters."""
+    own = parameters.rules_as_json()
+    if not own:
         return settings.rules_hash()
-    return hash_of_rules({"settings": settings.rules_as_json(), "parameters": asked})
+    return hash_of_rules({"settings": settings.rules_as_json(), "parameters": own})
 
 
 @dataclass(eq=False)

@@ -76,7 +76,7 @@ def finish_run(
         outcome = Outcome.FAILED if unfinished else Outcome.SUCCEEDED
         history.end_run(connection, run, outcome)
         if not job.keeps_every_success and not run.dry_run:
-            history.forget_successes(connection, run)
+            history.forget_successes(connection, job.name)
     ended = Counter(str(attempt.outcome) for attempt in attempts.values())
     counts = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(ended.items()))
     log.info("%s: %s", job.unit.plural, counts or "none to do")

@@ -359,15 +359,13 @@ def end_run(connection: psycopg.Connection, run: PlannedRun, outcome: Outcome) -
     connection.execute(statement(__package__, "end_run"), {"run": run.id, "outcome": outcome})
 
 
-def forget_successes(connection: psycopg.Connection, run: PlannedRun) -> int:
-    """Delete the successes of earlier runs that a later one has replaced; return how many.
+def forget_successes(connection: psycopg.Connection, job: str) -> None:
+    """Delete the successes of ended runs that a later success has replaced.
 
     For jobs that run every few minutes: history keeps each unit's latest success, every failure,
     and one row a run with the number of successes that were deleted.
     """
-    names = {"job": run.job, "run": run.id}
-    row = connection.execute(statement(__package__, "forget_successes"), names).fetchone()
-    return int(row[0]) if row else 0
+    connection.execute(statement(__package__, "forget_successes"), {"job": job})
 
 
 def _load_run(

@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from venue_analytics.harness.settings import fields_marked
+
 
 class RunParameters(BaseModel):
     """The parameters of a run that only one job has; a job's own are a subclass.
@@ -17,11 +19,6 @@ class RunParameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def rules_as_json(self) -> dict[str, Any]:
-        """Return what shapes results and was asked for, as JSON."""
-        marked = {
-            name
-            for name, field in type(self).model_fields.items()
-            if isinstance(field.json_schema_extra, dict)
-            and field.json_schema_extra.get("shapes_results")
-        }
+        """Return the fields that shape results, as JSON."""
+        marked = set(fields_marked(type(self), "shapes_results"))
         return self.model_dump(mode="json", include=marked)

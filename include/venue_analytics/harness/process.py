@@ -207,7 +207,7 @@ class _BatchWork:
             self._release_left_leases(done)
 
     def preview(self) -> None:
-        """Have the job report of each unit what would change; nobody is blocked."""
+        """Run the job's preview of each unit; nobody is blocked."""
         while self._queue:
             for attempt in self._queue.take():
                 self.at_work = [attempt]

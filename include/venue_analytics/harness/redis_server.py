@@ -53,7 +53,7 @@ class RedisAddress(ServerAddress):
                 f"{self.name}: cluster = {cluster!r}: must be left out, and the connection lead to "
                 "one server: leases of several venues are asked for at once"
             )
-        # here: a quarter of a second, which a DAG file's parsing does not need
+        # here: 0.1 s, which a DAG file's parsing does not need
         import redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry

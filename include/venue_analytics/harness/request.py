@@ -103,9 +103,16 @@ class RunRequest(BaseModel):
 
 
 def parameter_schemas(job: Job[Any]) -> dict[str, dict[str, Any]]:
-    """Return the JSON schema of each parameter that a run of a job takes, by its name."""
+    """Return the JSON schema of each parameter that a run of a job takes, by its name.
+
+    They are as Airflow's Trigger form takes them: without references and alternatives.
+
+    Raises:
+        TypeError: a parameter of the job has the name of one that every run has, or is of more
+            than one type besides null.
+    """
     schemas: dict[str, dict[str, Any]] = {}
-    for name, schema in RunRequest.model_json_schema()["properties"].items():
+    for name, schema in _properties(RunRequest).items():
         if name == "units":
             schemas[job.unit.plural] = schema | {
                 "title": job.unit.plural.capitalize(),
@@ -113,18 +120,22 @@ def parameter_schemas(job: Job[Any]) -> dict[str, dict[str, Any]]:
             }
         elif name != "parameters" and (job.preview is not None or name not in OF_A_PREVIEW):
             schemas[name] = schema
-    whole = job.parameters.model_json_schema()
-    own = {
-        name: _inlined(schema, whole.get("$defs", {}))
-        for name, schema in whole.get("properties", {}).items()
-    }
+    own = _properties(job.parameters)
     if taken := schemas.keys() & own.keys():
         raise TypeError(f"parameter {min(taken)} of {job.name}: every run has one of that name")
-    return schemas | own
+    return {name: _as_the_form_takes_it(name, one) for name, one in (schemas | own).items()}
+
+
+def _properties(model: type[BaseModel]) -> dict[str, dict[str, Any]]:
+    """Return the schemas of a model's fields, each with the definitions it refers to in place."""
+    schema = model.model_json_schema()
+    fields: dict[str, dict[str, Any]] = _inlined(
+        schema.get("properties", {}), schema.get("$defs", {})
+    )
+    return fields
 
 
 def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
-    """Return a schema with the definitions that it refers to, such as an enum's, in place."""
     if isinstance(schema, list):
         return [_inlined(one, definitions) for one in schema]
     if not isinstance(schema, dict):
@@ -132,6 +143,19 @@ def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
     name = str(schema.get("$ref", "")).removeprefix("#/$defs/")
     merged = definitions[name] | schema if name else schema
     return {key: _inlined(one, definitions) for key, one in merged.items() if key != "$ref"}
+
+
+def _as_the_form_takes_it(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema with a list of types instead of a choice between a value and null."""
+    if "anyOf" not in schema:
+        return schema
+    values = [kind for kind in schema["anyOf"] if kind.get("type") != "null"]
+    if len(values) != 1 or "type" not in values[0]:
+        raise TypeError(f"parameter {name}: must be of one type, or of one type or null")
+    (value,) = values
+    flat = {key: one for key, one in schema.items() if key != "anyOf"}
+    flat |= value | {"type": ["null", value["type"]]}
+    return flat | ({"enum": [*value["enum"], None]} if "enum" in value else {})
 
 
 def _fault(fault: ErrorDetails, job: Job[Any]) -> str:

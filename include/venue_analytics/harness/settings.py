@@ -39,6 +39,8 @@ SHOWN_CHARACTERS = 80
 
 A_CRON = "a cron expression of five fields such as 0 2 * * *"
 A_TIMEZONE = "an IANA time zone such as UTC or Europe/Berlin"
+TO_DO = "to do, and no others; empty means all."
+TO_LEAVE_OUT = "to leave out; their rows stay as they are."
 A_POOL = "a pool's name, without space at either end"
 
 # PostgreSQL stores no NUL, and no setting needs the others.
@@ -82,6 +84,15 @@ def _pool_name(name: str) -> str:
     return name
 
 
+def fields_marked(model: type[BaseModel], mark: str) -> list[str]:
+    """Return the names of a model's fields that carry a mark, such as those of SHAPES_RESULTS."""
+    return [
+        name
+        for name, field in model.model_fields.items()
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get(mark)
+    ]
+
+
 def _max_parallel() -> Any:
     return Field(
         16,
@@ -92,23 +103,15 @@ def _max_parallel() -> Any:
     )
 
 
-def _include(units: str, unit: str) -> Any:
+def _ids(kind: UnitKind, meaning: str) -> Any:
     return Field(
         [],
-        description=f"{units} to do, and no others; empty means all.",
-        json_schema_extra={"unit": f"{unit} ids", "allowed": "a list of UUIDs"},
+        description=f"{kind.plural.capitalize()} {meaning}",
+        json_schema_extra={"unit": f"{kind} ids", "allowed": "a list of UUIDs"},
     )
 
 
-def _exclude(units: str, unit: str) -> Any:
-    return Field(
-        [],
-        description=f"{units} to leave out; their rows stay as they are.",
-        json_schema_extra={"unit": f"{unit} ids", "allowed": "a list of UUIDs"},
-    )
-
-
-def _overrides(unit: str) -> Any:
+def _overrides(unit: UnitKind) -> Any:
     return Field(
         {},
         description=f"Overrides by {unit} id, for the settings that may differ by {unit}.",
@@ -238,10 +241,12 @@ class JobSettings(BaseModel):
 
     def rules_as_json(self) -> dict[str, Any]:
         """Return the fields that shape a unit's results, as JSON."""
-        return self.model_dump(mode="json", include=set(self._fields_marked("shapes_results")))
+        return self.model_dump(
+            mode="json", include=set(fields_marked(type(self), "shapes_results"))
+        )
 
     def _override_faults(self, overrides: dict[str, Any]) -> list[str]:
-        may_differ = self._fields_marked("per_unit")
+        may_differ = fields_marked(type(self), "per_unit")
         allowed = ", ".join(may_differ) or "none"
         faults = [
             f"{_named(name)} = {shown(value)}: may not differ by {self.UNIT}; allowed: {allowed}"
@@ -254,14 +259,6 @@ class JobSettings(BaseModel):
             faults += _faults(error, type(self).model_fields)
         return faults
 
-    @classmethod
-    def _fields_marked(cls, mark: str) -> list[str]:
-        return [
-            name
-            for name, field in cls.model_fields.items()
-            if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get(mark)
-        ]
-
     def _overridden(self, overrides: dict[str, Any]) -> Self:
         own = self.model_dump(mode="json", exclude={self.UNIT.plural})
         return type(self).model_validate_json(json.dumps(own | overrides))
@@ -273,9 +270,9 @@ class VenueSettings(JobSettings):
     UNIT = UnitKind.VENUE
 
     max_parallel_venues: int = _max_parallel()
-    include_venues: list[UUID] = _include("Venues", "venue")
-    exclude_venues: list[UUID] = _exclude("Venues", "venue")
-    venues: dict[UUID, dict[str, Any]] = _overrides("venue")
+    include_venues: list[UUID] = _ids(UNIT, TO_DO)
+    exclude_venues: list[UUID] = _ids(UNIT, TO_LEAVE_OUT)
+    venues: dict[UUID, dict[str, Any]] = _overrides(UNIT)
 
 
 class TenantSettings(JobSettings):
@@ -284,9 +281,9 @@ class TenantSettings(JobSettings):
     UNIT = UnitKind.TENANT
 
     max_parallel_tenants: int = _max_parallel()
-    include_tenants: list[UUID] = _include("Tenants", "tenant")
-    exclude_tenants: list[UUID] = _exclude("Tenants", "tenant")
-    tenants: dict[UUID, dict[str, Any]] = _overrides("tenant")
+    include_tenants: list[UUID] = _ids(UNIT, TO_DO)
+    exclude_tenants: list[UUID] = _ids(UNIT, TO_LEAVE_OUT)
+    tenants: dict[UUID, dict[str, Any]] = _overrides(UNIT)
 
 
 S = TypeVar("S", bound=JobSettings)

@@ -204,7 +204,7 @@ def _do(
     name: str,
     at: Checkpoint,
 ) -> Sequence[UnitResult | Continue | None]:
-    """Have the job do a step; return each unit's result."""
+    """Run a step of the job; return each unit's result."""
     first = attempts[0]
     unit = first.unit
     if unit.gone:
@@ -270,7 +270,7 @@ def _group_run(connection: psycopg.Connection, attempts: Sequence[UnitAttempt]) 
 
 
 def preview_unit(connection: psycopg.Connection, job: Job[Any], attempt: UnitAttempt) -> UnitResult:
-    """Have the job report what would change; it ends skipped: nothing was done.
+    """Run the job's preview of a unit; the attempt ends skipped: nothing was done.
 
     It needs no lease and no token, and blocks nobody: all that it writes is its row in history,
     once it has ended.

@@ -304,7 +304,7 @@ COMMENT ON FUNCTION jobs.list_venues() IS
 -- that runs every few minutes keeps one success per unit and one row per run. Kept are failures,
 -- the success after a failure in the same run, successes with a reason, and rows that prove for
 -- which plan the latest result was made.
-CREATE FUNCTION jobs.forget_successes(job_name text, before_run bigint) RETURNS bigint
+CREATE FUNCTION jobs.forget_successes(job_name text) RETURNS bigint
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 WITH latest AS (
@@ -324,7 +324,6 @@ forgotten AS (
     WHERE
         r.job = job_name
         AND r.unit_id = l.unit_id
-        AND r.run < before_run
         AND r.token < l.token
         AND r.outcome = 'succeeded'
         AND r.reason IS NULL
@@ -356,17 +355,17 @@ noted AS (
 
 SELECT coalesce(sum(c.successes), 0)::bigint FROM counted AS c
 $$;
-COMMENT ON FUNCTION jobs.forget_successes(text, bigint) IS
+COMMENT ON FUNCTION jobs.forget_successes(text) IS
 'Deletes replaced successes of a job that does not keep every success.';
 
 -- rights ----------------------------------------------------------------------------------------
 
 REVOKE ALL ON FUNCTION jobs.list_venues() FROM public;
 REVOKE ALL ON FUNCTION jobs.enter(text, uuid, uuid[], bigint[], bigint) FROM public;
-REVOKE ALL ON FUNCTION jobs.forget_successes(text, bigint) FROM public;
+REVOKE ALL ON FUNCTION jobs.forget_successes(text) FROM public;
 GRANT EXECUTE ON FUNCTION
 jobs.list_venues(), jobs.enter(text, uuid, uuid[], bigint[], bigint),
-jobs.forget_successes(text, bigint)
+jobs.forget_successes(text)
 TO analytics_jobs;
 GRANT USAGE ON SCHEMA source, jobs TO analytics_jobs, analytics_lister;
 GRANT SELECT ON source.adapter TO analytics_jobs;
